@@ -7,6 +7,7 @@
 #define PACKBUF_HEADER "../transport/packbuf_transport.h"
 #include "internals.h"
 #include "fence.h"
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include "items.h"
@@ -650,348 +651,6 @@ static void test_secrets(void) {
   verdict("secrets, and where a server listens");
 }
 
-/* ---- what is said, without sockets ---- */
-
-typedef struct talk {
-  packbuf_i_service service;
-  packbuf_i_group group;
-  packbuf_i_link link;
-  packbuf_store *store;
-  packbuf_i_intake ear;
-  unsigned frames[32]; /* how many of each type came */
-  uint16_t status[64]; /* of items */
-  uint8_t data[4096];
-  size_t data_size;
-  packbuf_i_bye bye;
-} talk;
-
-static const char *talk_frame(void *context, const packbuf_i_frame *frame, const uint8_t *body) {
-  talk *t = (talk *)context;
-  packbuf_i_wire_from reader = packbuf_i_frame_reader(frame, body);
-  t->frames[frame->type]++;
-  for (unsigned i = 0; frame->type == PACKBUF_I_RESULT && i < frame->items; i++) {
-    packbuf_i_result result;
-    expect(!packbuf_i_result_read(&reader, &result), "a result");
-    t->status[result.index % 64] = (uint16_t)(1000 + result.status);
-  }
-  if (frame->type == PACKBUF_I_BYE) expect(!packbuf_i_bye_read(frame, body, &t->bye), "a bye");
-  return NULL;
-}
-
-static uint8_t *talk_place(void *context, uint64_t *size) {
-  talk *t = (talk *)context;
-  if (*size > sizeof t->data - t->data_size) *size = 1;
-  return t->data_size < sizeof t->data ? t->data + t->data_size : NULL;
-}
-
-static const char *talk_placed(void *context, uint64_t size) {
-  ((talk *)context)->data_size += (size_t)size;
-  return NULL;
-}
-
-static void talk_listen(talk *t) {
-  while (t->link.sending) {
-    struct iovec pieces[3];
-    const size_t count = packbuf_i_link_pieces(&t->link, pieces, 3);
-    for (size_t i = 0; i < count; i++) {
-      const size_t half = (pieces[i].iov_len + 1) / 2;
-      expect(!packbuf_i_intake_feed(&t->ear, (const uint8_t *)pieces[i].iov_base, half), "an answer");
-      packbuf_i_link_went(&t->link, half);
-      if (half < pieces[i].iov_len) break;
-    }
-  }
-}
-
-static void talk_say(talk *t, const void *bytes, size_t size) {
-  packbuf_i_link_feed(&t->link, (const uint8_t *)bytes, size);
-  talk_listen(t);
-}
-
-static void talk_frame_of(talk *t, const packbuf_i_wire_to *body, uint8_t *frame, unsigned type, uint64_t items, uint64_t request, const char *payload, size_t payload_size) {
-  const size_t size = packbuf_i_frame_end(frame, body, type, items, request, payload_size);
-  uint8_t all[4096];
-  memcpy(all, frame, size);
-  memcpy(all + size, payload, payload_size);
-  talk_say(t, all, size + payload_size);
-}
-
-static void talk_word(talk *t, unsigned type, uint64_t request) {
-  uint8_t frame[64];
-  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
-  talk_frame_of(t, &body, frame, type, 0, request, "", 0);
-}
-
-static void talk_hello(talk *t) {
-  packbuf_i_hello hello;
-  uint8_t frame[256];
-  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
-  memset(&hello, 0, sizeof hello);
-  hello.least = hello.most = 1;
-  packbuf_i_hello_write(&body, &hello);
-  talk_frame_of(t, &body, frame, PACKBUF_I_HELLO, 0, 0, "", 0);
-}
-
-static void talk_begin(talk *t, uint64_t size, int greet) {
-  static const packbuf_i_intake_taker taker = {talk_frame, talk_place, talk_placed};
-  packbuf_store_options options = packbuf_default_store_options();
-  memset(t, 0, sizeof *t);
-  options.size = size;
-  expect(!packbuf_store_open("local:", &options, &t->store, NULL), "store");
-  t->service.store = t->store;
-  (void)packbuf_i_lock_start(&t->service.lock);
-  t->ear.taker = &taker;
-  t->ear.context = t;
-  t->ear.most_body = PACKBUF_I_FRAME_BODY;
-  packbuf_i_link_start(&t->link, &t->service, &t->group);
-  if (greet) talk_hello(t);
-}
-
-static void talk_end(talk *t) {
-  packbuf_counters counters;
-  memset(&counters, 0, sizeof counters);
-  packbuf_i_link_end(&t->link);
-  packbuf_i_intake_end(&t->ear);
-  packbuf_i_lock_end(&t->service.lock);
-  expect(!packbuf_store_counters(t->store, &counters, NULL) && !counters.slices && !counters.leases && !t->service.wanting, "something is left");
-  expect(!packbuf_store_close(t->store, soon(), NULL), "close");
-}
-
-/* PUT of an item, of which `payload` follows. */
-static void talk_put(talk *t, uint64_t request, uint64_t left, const char *key, uint64_t size, const char *payload) {
-  uint8_t frame[512];
-  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
-  packbuf_item item = item_of(key);
-  item.size = size;
-  packbuf_i_wire_give64(&body, left);
-  packbuf_i_put_item_write(&body, &item, payload[0] != 0, 0);
-  talk_frame_of(t, &body, frame, PACKBUF_I_PUT, 1, request, payload, strlen(payload));
-}
-
-static void talk_data(talk *t, uint64_t request, uint16_t index, uint64_t offset, const char *payload) {
-  uint8_t frame[64];
-  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
-  packbuf_i_data_write(&body, index, offset);
-  talk_frame_of(t, &body, frame, PACKBUF_I_DATA, 1, request, payload, strlen(payload));
-}
-
-static int talk_refused(const talk *t, const char *why) {
-  return t->link.state == PACKBUF_I_LINK_ENDING && t->bye.status == PACKBUF_PROTOCOL && strcmp(t->bye.text, why) == 0 && !t->link.requests;
-}
-
-static void test_protocol(void) {
-  static const char *const stray = "data of an item that was not granted";
-  static talk t;
-  begin("protocol");
-  talk_begin(&t, MIB, 0);
-  talk_word(&t, PACKBUF_I_PING, 1);
-  expect(talk_refused(&t, "a connection begins with HELLO"), "no greeting: %s", t.bye.text);
-  talk_end(&t);
-  talk_begin(&t, MIB, 1);
-  talk_word(&t, PACKBUF_I_PING, 7);
-  expect(t.frames[PACKBUF_I_WELCOME] == 1 && t.frames[PACKBUF_I_PONG] == 1 && !t.frames[PACKBUF_I_BYE], "a greeting and a ping");
-  talk_put(&t, 1, UINT64_MAX, "a", 10, "");
-  expect(t.frames[PACKBUF_I_GRANT] == 1 && !t.frames[PACKBUF_I_RESULT], "a grant");
-  talk_data(&t, 1, 0, 0, "hello");
-  talk_data(&t, 9, 0, 0, "of no request");
-  expect(!t.frames[PACKBUF_I_RESULT], "half of it");
-  talk_data(&t, 1, 0, 5, "world");
-  expect(t.frames[PACKBUF_I_RESULT] == 1 && t.status[0] == 1000 && !t.frames[PACKBUF_I_BYE], "all of it");
-  talk_put(&t, 1, UINT64_MAX, "b", 10, "");
-  talk_data(&t, 1, 0, 0, "hello");
-  talk_word(&t, PACKBUF_I_CANCEL, 1);
-  expect(t.frames[PACKBUF_I_RESULT] == 2 && t.status[0] == 1000 + PACKBUF_CANCELLED, "cancelled");
-  talk_data(&t, 1, 0, 5, "dropped");
-  talk_word(&t, PACKBUF_I_CANCEL, 1);
-  expect(t.frames[PACKBUF_I_RESULT] == 2 && !t.frames[PACKBUF_I_BYE], "what comes late is dropped");
-  { /* all of a put, and its CANCEL behind it, in one piece: what says OK is there */
-    uint8_t all[512];
-    packbuf_i_wire_to body = packbuf_i_frame_body(all, sizeof all);
-    packbuf_item item = item_of("both");
-    size_t size;
-    item.size = 5;
-    packbuf_i_wire_give64(&body, UINT64_MAX);
-    packbuf_i_put_item_write(&body, &item, 1, 0);
-    size = packbuf_i_frame_end(all, &body, PACKBUF_I_PUT, 1, 2, 5);
-    memcpy(all + size, "hello", 5);
-    body = packbuf_i_frame_body(all + size + 5, sizeof all - size - 5);
-    size += 5 + packbuf_i_frame_end(all + size + 5, &body, PACKBUF_I_CANCEL, 0, 2, 0);
-    talk_say(&t, all, size);
-    expect(t.frames[PACKBUF_I_RESULT] == 3, "it is answered");
-    expect((t.status[0] == 1000) == !stat_of(t.store, "both", NULL), "answered with %d", t.status[0] - 1000);
-  }
-  talk_word(&t, PACKBUF_I_BYE, 0);
-  expect(t.link.state == PACKBUF_I_LINK_ENDING || t.link.dead, "bye");
-  talk_end(&t);
-  for (int i = 0; i < 7; i++) {
-    talk_begin(&t, MIB, 1);
-    talk_put(&t, 1, UINT64_MAX, "a", 10, "");
-    if (i == 0) talk_data(&t, 1, 0, 1, "x");
-    if (i == 1) talk_data(&t, 1, 0, 0, "12345678901");
-    if (i == 2) talk_data(&t, 1, 1, 0, "x");
-    if (i < 3) expect(talk_refused(&t, stray), "stray data %d: %s", i, t.bye.text);
-    if (i == 3) talk_put(&t, 1, 0, "b", 1, "");
-    if (i == 3) expect(talk_refused(&t, "two requests of one number"), "one number twice: %s", t.bye.text);
-    for (unsigned k = 2; i == 4 && k <= 17; k++) {
-      expect(!t.frames[PACKBUF_I_BYE], "request %d", (int)k);
-      talk_put(&t, k, UINT64_MAX, "b", 1, "");
-    }
-    if (i == 4) expect(talk_refused(&t, "too many requests under way"), "17 requests: %s", t.bye.text);
-    if (i == 5) talk_word(&t, PACKBUF_I_PONG, 0), talk_say(&t, "PBT2....................................", 40);
-    if (i == 5) expect(talk_refused(&t, "not a frame of this protocol"), "another magic: %s", t.bye.text);
-    if (i == 6) talk_data(&t, 1, 0, 0, "123456789"), talk_data(&t, 1, 0, 9, "ab");
-    if (i == 6) expect(talk_refused(&t, stray), "one byte too many: %s", t.bye.text);
-    talk_end(&t);
-  }
-  { /* bytes that follow at once, without room for them; room comes while they are coming */
-    uint8_t frame[512];
-    packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
-    packbuf_item item = item_of("new"), back = item_of("new");
-    size_t size;
-    talk_begin(&t, 65536, 1);
-    expect(!put_bytes(t.store, "old", &t, 61440, soon()), "most of the store is full");
-    item.size = 8192;
-    packbuf_i_wire_give64(&body, UINT64_MAX);
-    packbuf_i_put_item_write(&body, &item, 1, 0);
-    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_PUT, 1, 1, 8192);
-    talk_say(&t, frame, size);
-    for (unsigned i = 0; i < 8192 / 512; i++) {
-      static char x[512];
-      memset(x, 'x', sizeof x);
-      if (i == 8) expect(!remove_key(t.store, "old"), "remove");
-      if (i == 8) packbuf_i_link_tick(&t.link, packbuf_now());
-      talk_say(&t, x, sizeof x);
-    }
-    expect(t.frames[PACKBUF_I_GRANT] == 1 && !t.frames[PACKBUF_I_RESULT], "what was dropped is granted");
-    for (unsigned i = 0; i < 8; i++) {
-      char y[1025];
-      memset(y, (int)('a' + i), 1024);
-      y[1024] = 0;
-      talk_data(&t, 1, 0, i * 1024, y);
-    }
-    expect(t.frames[PACKBUF_I_RESULT] == 1 && t.status[0] == 1000, "and put");
-    expect(!packbuf_batch_get(t.store, &back, 1, soon(), NULL) && back.lease.size == 8192 && memcmp(back.lease.data, "aaaa", 4) == 0 && ((const char *)back.lease.data)[8191] == 'h', "as it was sent again");
-    packbuf_lease_release(&back.lease);
-    talk_end(&t);
-  }
-  { /* a request that is answered while its bytes are still coming */
-    uint8_t frame[512];
-    packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
-    packbuf_item item = item_of("none");
-    talk_begin(&t, 65536, 1);
-    expect(!put_bytes(t.store, "old", &t, 61440, soon()), "most of the store is full");
-    item.size = 8192;
-    packbuf_i_wire_give64(&body, 0);
-    packbuf_i_put_item_write(&body, &item, 1, 0);
-    talk_say(&t, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_PUT, 1, 1, 8192));
-    expect(t.frames[PACKBUF_I_RESULT] == 1 && t.status[0] == 1000 + PACKBUF_FULL && !t.link.requests, "FULL at once");
-    for (unsigned i = 0; i < 8192 / 512; i++) {
-      static const char x[512] = {0};
-      talk_say(&t, x, sizeof x);
-    }
-    talk_word(&t, PACKBUF_I_PING, 3);
-    expect(t.frames[PACKBUF_I_PONG] == 1 && !t.frames[PACKBUF_I_BYE], "its bytes are dropped");
-    talk_end(&t);
-  }
-  { /* frames that are a server's */
-    static const unsigned types[] = {PACKBUF_I_WELCOME, PACKBUF_I_PROVEN, PACKBUF_I_LISTED, PACKBUF_I_HELLO, PACKBUF_I_PROOF};
-    for (unsigned i = 0; i < 5; i++) {
-      talk_begin(&t, MIB, 1);
-      talk_word(&t, types[i], 0);
-      expect(talk_refused(&t, "a frame that is not a client's"), "type %d: %s", (int)types[i], t.bye.text);
-      talk_end(&t);
-    }
-  }
-  verdict("what breaks the rules of the protocol is refused, what comes late is dropped");
-}
-
-/* ---- clients that want all for themselves ---- */
-
-static void test_hoarders(void) {
-  static talk t;
-  uint8_t frame[512], many[64 * 1024];
-  char key[240];
-  packbuf_i_list_ask ask;
-  packbuf_i_wire_to body;
-  packbuf_item item;
-  uint64_t before;
-  size_t size = 0, count;
-  begin("hoarders");
-  { /* pings are no progress: of what was granted, of what is not taken */
-    talk_begin(&t, MIB, 1);
-    talk_put(&t, 1, UINT64_MAX, "a", 10, "");
-    before = packbuf_now();
-    expect(!packbuf_i_link_holds(&t.link, before, 1000000000u), "it has only begun");
-    packbuf_i_sleep_until(before + 5000000u);
-    talk_word(&t, PACKBUF_I_PING, 1);
-    expect(packbuf_i_link_holds(&t.link, packbuf_now(), 4000000u), "room for what does not come");
-    talk_data(&t, 1, 0, 0, "x");
-    expect(!packbuf_i_link_holds(&t.link, packbuf_now(), 1000000000u) && t.link.requests->moved > before + 4000000u, "a byte of it");
-    talk_data(&t, 1, 0, 1, "123456789");
-    expect(!packbuf_i_link_holds(&t.link, packbuf_now() + 1000000000u, 1), "it is put");
-    body = packbuf_i_frame_body(frame, sizeof frame);
-    item = item_of("a");
-    packbuf_i_wire_give64(&body, 0);
-    packbuf_i_get_item_write(&body, &item);
-    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_GET, 1, 2, 0);
-    packbuf_i_link_feed(&t.link, frame, size);
-    before = packbuf_now();
-    packbuf_i_sleep_until(before + 5000000u);
-    body = packbuf_i_frame_body(frame, sizeof frame);
-    packbuf_i_link_feed(&t.link, frame, packbuf_i_frame_end(frame, &body, PACKBUF_I_PING, 0, 0, 0));
-    expect(packbuf_i_link_holds(&t.link, packbuf_now(), 4000000u), "a lease on what is not taken");
-    talk_listen(&t);
-    expect(!packbuf_i_link_holds(&t.link, packbuf_now() + 1000000000u, 1) && t.data_size == 10, "it is taken");
-    talk_end(&t);
-  }
-  { /* small things count as what is kept of them */
-    talk_begin(&t, MIB, 1);
-    body = packbuf_i_frame_body(frame, sizeof frame);
-    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_PING, 0, 0, 0);
-    for (count = 0; count < 200000 && !packbuf_i_link_full(&t.link); count++) packbuf_i_link_feed(&t.link, frame, size);
-    expect(packbuf_i_link_full(&t.link) && count * sizeof(packbuf_i_outgoing) < PACKBUF_I_QUEUED, "%d pings", (int)count);
-    talk_listen(&t);
-    expect(t.frames[PACKBUF_I_PONG] == count && !t.link.blocks && !t.link.queued, "all are answered");
-    talk_end(&t);
-  }
-  { /* lists that are not read, as many as come in one piece */
-    talk_begin(&t, 16 * MIB, 1);
-    memset(key, 'k', sizeof key - 1);
-    key[sizeof key - 1] = 0;
-    for (int i = 0; i < 500; i++) {
-      key[sizeof key - 2] = (char)('0' + i % 10);
-      key[sizeof key - 3] = (char)('0' + i / 10 % 10);
-      key[sizeof key - 4] = (char)('0' + i / 100);
-      expect(!put_bytes(t.store, key, "x", 1, soon()), "put");
-    }
-    memset(&ask, 0, sizeof ask);
-    ask.most = 2048;
-    body = packbuf_i_frame_body(frame, sizeof frame);
-    packbuf_i_list_write(&body, &ask);
-    size = packbuf_i_frame_end(frame, &body, PACKBUF_I_LIST, 0, 3, 0);
-    for (count = 0; (count + 1) * size <= sizeof many; count++) memcpy(many + count * size, frame, size);
-    packbuf_i_link_feed(&t.link, many, count * size);
-    expect(t.link.queued < PACKBUF_I_QUEUED + MIB + count * 128, "%d lists are %d bytes", (int)count, (int)t.link.queued);
-    talk_listen(&t);
-    expect(t.frames[PACKBUF_I_LISTED] == count && !t.frames[PACKBUF_I_BYE], "all are answered");
-    talk_end(&t);
-  }
-  { /* a quota is of pages, as room is; and of those who know the secret */
-    talk_begin(&t, MIB, 0);
-    t.service.quota = 8192;
-    talk_hello(&t);
-    for (unsigned i = 0; i < 3; i++) talk_put(&t, i, 0, i == 0 ? "a" : i == 1 ? "b" : "c", 1, "x");
-    expect(t.frames[PACKBUF_I_RESULT] == 3 && t.status[0] == 1000 + PACKBUF_QUOTA, "three bytes of two pages");
-    talk_end(&t);
-    talk_begin(&t, MIB, 0);
-    t.service.quota = 8192;
-    memcpy(t.service.secret, "secret", t.service.secret_size = 6);
-    talk_hello(&t);
-    expect(t.frames[PACKBUF_I_WELCOME] == 1 && !t.service.accounts, "an account before the proof");
-    talk_end(&t);
-  }
-  verdict("clients that hold what they do not use, ask for more than they read, or put by the byte");
-}
-
 /* ---- arguments and limits of the system ---- */
 
 static void test_odd_arguments(void) {
@@ -1064,6 +723,117 @@ static void test_no_descriptors(void) {
   client_close(a);
   server_stop();
   verdict("a server without descriptors turns clients away");
+}
+
+/* ---- strangers ---- */
+
+/* A connection of its own, which says nothing yet. */
+static int stranger(void) {
+  packbuf_i_address address[PACKBUF_I_ADDRESSES];
+  const char *const at = packbuf_server_uri(server) + 6;
+  unsigned count;
+  int fd = -1;
+  expect(!packbuf_i_addresses_find(at, strlen(at), address, &count, NULL), "address");
+  fd = socket(AF_INET, SOCK_STREAM, 0);
+  expect(connect(fd, &address[0].as.any, address[0].size) == 0, "connect");
+  return fd;
+}
+
+/* All connections taken by some that say nothing: they have less time for that. */
+static void test_lurkers(void) {
+  enum { MOST = 16 };
+  packbuf_server_options options;
+  packbuf_store *a = NULL;
+  uint64_t begun = packbuf_now();
+  int fds[MOST];
+  begin("lurkers");
+  memset(&options, 0, sizeof options);
+  options.connections = MOST;
+  server_start(MIB, &options);
+  for (int i = 0; i < MOST; i++) fds[i] = stranger();
+  expect(client_open_at(packbuf_server_uri(server), NULL, &a, NULL) != PACKBUF_OK, "there is room for one more");
+  while (!a && packbuf_now() - begun < 6000000000u) {
+    packbuf_i_sleep_until(packbuf_deadline_in(100));
+    (void)client_open_at(packbuf_server_uri(server), NULL, &a, NULL);
+  }
+  expect(a && !put_bytes(a, "k", "v", 1, soon()), "nobody else came in for 6 s");
+  if (a) client_close(a);
+  for (int i = 0; i < MOST; i++) (void)close(fds[i]);
+  server_stop();
+  verdict("connections that say nothing do not keep others out for long");
+}
+
+typedef struct flooder {
+  uint32_t stop;
+  uint64_t sent;
+} flooder;
+
+/* Asks for lists as fast as they are taken, and reads them. */
+static void *flood(void *context) {
+  flooder *f = (flooder *)context;
+  static const char nobody[] = "nobody/has/this";
+  uint8_t frame[256], lists[32768], heard[65536];
+  packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_hello hello;
+  packbuf_i_list_ask ask;
+  size_t size, count = 0, at = 0;
+  const int fd = stranger();
+  memset(&hello, 0, sizeof hello);
+  hello.least = hello.most = 1;
+  packbuf_i_hello_write(&body, &hello);
+  size = packbuf_i_frame_end(frame, &body, PACKBUF_I_HELLO, 0, 0, 0);
+  expect(send(fd, frame, size, MSG_NOSIGNAL) == (ssize_t)size, "hello");
+  memset(&ask, 0, sizeof ask);
+  ask.most = 2048;
+  memcpy(ask.prefix, nobody, sizeof nobody);
+  body = packbuf_i_frame_body(frame, sizeof frame);
+  packbuf_i_list_write(&body, &ask);
+  size = packbuf_i_frame_end(frame, &body, PACKBUF_I_LIST, 0, 1, 0);
+  for (; count + size <= sizeof lists; count += size) memcpy(lists + count, frame, size);
+  while (!PACKBUF_I_LOAD(&f->stop)) {
+    struct pollfd ready = {fd, POLLIN | POLLOUT, 0};
+    ssize_t done;
+    if (poll(&ready, 1, 100) <= 0) continue;
+    if (ready.revents & POLLIN && recv(fd, heard, sizeof heard, MSG_DONTWAIT) == 0) break;
+    done = ready.revents & POLLOUT ? send(fd, lists + at, count - at, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+    if (done > 0) at = (at + (size_t)done) % count, f->sent += (uint64_t)done;
+  }
+  (void)close(fd);
+  return NULL;
+}
+
+/* Small words that take long, from two at once: who shares their event loop is served meanwhile. */
+static void test_floods(void) {
+  enum { OBJECTS = 4000, ROUNDS = 20, FLOODERS = 2 };
+  packbuf_server_options options;
+  packbuf_store *a;
+  pthread_t threads[FLOODERS];
+  flooder flooders[FLOODERS];
+  char key[32];
+  uint64_t begun;
+  begin("floods");
+  memset(&options, 0, sizeof options);
+  memset(flooders, 0, sizeof flooders);
+  options.threads = 1;
+  server_start(32 * MIB, &options);
+  for (int i = 0; i < OBJECTS; i++) {
+    snprintf(key, sizeof key, "nobody/has/that/%d", i);
+    expect(!put_bytes(served, key, "x", 1, soon()), "put");
+  }
+  a = client_open();
+  for (int i = 0; i < FLOODERS; i++) expect(pthread_create(&threads[i], NULL, flood, &flooders[i]) == 0, "thread");
+  packbuf_i_sleep_until(packbuf_deadline_in(300));
+  begun = packbuf_now();
+  for (int i = 0; i < ROUNDS; i++) expect(!put_bytes(a, "k", "v", 1, soon()), "a put");
+  expect(packbuf_now() - begun < 10000000000u, "%d ms for %d puts", (int)((packbuf_now() - begun) / 1000000u), ROUNDS);
+  for (int i = 0; i < FLOODERS; i++) {
+    PACKBUF_I_STORE(&flooders[i].stop, 1);
+    (void)pthread_join(threads[i], NULL);
+    expect(flooders[i].sent > 0, "nothing was asked for");
+  }
+  client_close(a);
+  server_stop();
+  verdict("a flood of lists does not keep others waiting");
 }
 
 /* ---- metrics ---- */
@@ -1922,10 +1692,10 @@ static void test_threads(void) {
 
 int main(void) {
   for (unsigned i = 0; i < MANY; i++) snprintf(keys[i], sizeof keys[i], "batch/%u", i);
-  test_protocol();
-  test_hoarders();
   test_odd_arguments();
   test_no_descriptors();
+  test_lurkers();
+  test_floods();
   test_sizes();
   test_generations();
   test_batches();

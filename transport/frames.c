@@ -785,6 +785,8 @@ static const char *packbuf_i_bye_read(const packbuf_i_frame *frame, const uint8_
 
 /* ---- a stream of bytes, cut into frames ---- */
 
+enum { PACKBUF_I_INTAKE_KEPT = 65536 }; /* bytes of room for a body that wait for the next */
+
 /* Who takes what comes. */
 typedef struct packbuf_i_intake_taker {
   /* A frame whose header and body are whole. NULL, or why the connection ends. */
@@ -812,32 +814,40 @@ static void packbuf_i_intake_end(packbuf_i_intake *intake) {
   intake->body_room = 0;
 }
 
-/* The header is whole: room for the body. */
+/* The header is whole. */
 static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
   const char *why = packbuf_i_frame_read(intake->head, &intake->frame);
   if (why) return why;
   if (intake->frame.body > intake->most_body) return "a body is too long";
   intake->body_have = 0;
-  if (intake->frame.body > intake->body_room) {
-    uint8_t *more;
-    const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
-    more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return packbuf_i_frame_memory;
-    intake->body = more;
-    intake->body_room = room;
-  }
   return NULL;
 }
 
-/* Header and body are whole. */
+/* Room for so many bytes of the body: as they come, for what a header says costs who says it nothing. */
+static const char *packbuf_i_intake_room(packbuf_i_intake *intake, uint32_t size) {
+  uint32_t room = intake->body_room ? intake->body_room : 512;
+  uint8_t *more;
+  if (size <= intake->body_room) return NULL;
+  while (room < size) room *= 2;
+  more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
+  if (!more) return packbuf_i_frame_memory;
+  intake->body = more;
+  intake->body_room = room;
+  return NULL;
+}
+
+/* Header and body are whole. Room for a large body goes back: a connection may do nothing from then on. */
 static const char *packbuf_i_intake_frame(packbuf_i_intake *intake) {
   static const uint8_t none[1] = {0};
   const uint8_t *body = intake->frame.body ? intake->body : none;
+  const char *why;
   intake->head_have = 0;
   if (packbuf_i_wire_crc(body, intake->frame.body) != intake->frame.body_checksum)
     return "the body's checksum does not match";
   intake->payload = intake->frame.payload;
-  return intake->taker->frame(intake->context, &intake->frame, body);
+  why = intake->taker->frame(intake->context, &intake->frame, body);
+  if (intake->body_room > PACKBUF_I_INTAKE_KEPT) packbuf_i_intake_end(intake);
+  return why;
 }
 
 /* Where the next bytes may be received straight away, and how many; NULL: to `packbuf_i_intake_feed`, by way of a
@@ -875,6 +885,8 @@ static const char *packbuf_i_intake_feed(packbuf_i_intake *intake, const uint8_t
     } else {
       some = intake->frame.body - intake->body_have;
       if (some > size) some = size;
+      why = packbuf_i_intake_room(intake, intake->body_have + (uint32_t)some);
+      if (why) return why;
       memcpy(intake->body + intake->body_have, bytes, some);
       intake->body_have += (uint32_t)some;
       if (intake->body_have == intake->frame.body) why = packbuf_i_intake_frame(intake);

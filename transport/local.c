@@ -523,19 +523,36 @@ static packbuf_status packbuf_i_local_describe(void *state, packbuf_store_info *
   return PACKBUF_OK;
 }
 
+/* Lists are heaps while they are gathered, the largest generation first: of many objects the oldest `capacity` are told
+ * without moving all of them for each. Puts one down where it belongs below `at`. */
+static void packbuf_i_local_sink(packbuf_listed *listed, uint64_t count, uint64_t at, const packbuf_listed *one) {
+  for (uint64_t child; (child = 2 * at + 1) < count; at = child) {
+    if (child + 1 < count && listed[child].stat.generation < listed[child + 1].stat.generation) child++;
+    if (listed[child].stat.generation < one->stat.generation) break;
+    listed[at] = listed[child];
+  }
+  listed[at] = *one;
+}
+
 /* Puts an object among the `count` listed of the smallest generations. */
 static void packbuf_i_local_insert(packbuf_listed *listed, uint64_t capacity, uint64_t *count,
                                    const packbuf_i_object_local *object) {
+  packbuf_listed one;
   uint64_t at = *count;
-  if (at == capacity && listed[at - 1].stat.generation < object->stat.generation) return;
-  if (at == capacity) at--;
-  else ++*count;
-  for (; at && listed[at - 1].stat.generation > object->stat.generation; at--) listed[at] = listed[at - 1];
-  memcpy(listed[at].key, object->key, sizeof object->key);
-  packbuf_i_local_stat(object, packbuf_now(), &listed[at].stat);
+  if (at == capacity && listed[0].stat.generation < object->stat.generation) return;
+  memcpy(one.key, object->key, sizeof one.key);
+  packbuf_i_local_stat(object, packbuf_now(), &one.stat);
+  if (at == capacity) {
+    packbuf_i_local_sink(listed, capacity, 0, &one);
+    return;
+  }
+  ++*count;
+  for (; at && listed[(at - 1) / 2].stat.generation < one.stat.generation; at = (at - 1) / 2)
+    listed[at] = listed[(at - 1) / 2];
+  listed[at] = one;
 }
 
-/* By generation: the cursor is the last that was listed. */
+/* The cursor is the largest generation that was listed. */
 static packbuf_status packbuf_i_local_list(void *state, const char *prefix, uint64_t *cursor, packbuf_listed *listed,
                                            uint64_t capacity, uint64_t *count, uint64_t deadline,
                                            packbuf_error *error) {
@@ -551,7 +568,7 @@ static packbuf_status packbuf_i_local_list(void *state, const char *prefix, uint
       if (object->stat.generation > *cursor && strncmp(object->key, prefix ? prefix : "", size) == 0)
         packbuf_i_local_insert(listed, capacity, count, object);
   packbuf_i_unlocked(&table->lock);
-  *cursor = *count == capacity ? listed[capacity - 1].stat.generation : 0;
+  *cursor = *count == capacity ? listed[0].stat.generation : 0;
   return PACKBUF_OK;
 }
 

@@ -682,8 +682,8 @@ typedef struct packbuf_server packbuf_server;
 typedef struct packbuf_server_options {
   uint32_t threads;     /* event loops; 0: 2 */
   uint32_t connections; /* most at a time; 0: 4096 */
-  uint32_t lease_ms;    /* who takes nothing of what is sent, or sends nothing of what it has room for, so long while
-                           other clients want room, is cut off; 0: 30000 */
+  uint32_t lease_ms;    /* who takes next to nothing of what is sent, or sends next to nothing of what it has room for
+                           (32 bytes a millisecond), so long while other clients want room, is cut off; 0: 30000 */
   uint64_t quota;       /* most bytes, in pages, that one client's objects take, until it goes; 0: no bound */
   const void *secret;   /* as in packbuf_store_options. DENIED without one where the address is not loopback */
   size_t secret_size;
@@ -3549,19 +3549,36 @@ static packbuf_status packbuf_i_local_describe(void *state, packbuf_store_info *
   return PACKBUF_OK;
 }
 
+/* Lists are heaps while they are gathered, the largest generation first: of many objects the oldest `capacity` are told
+ * without moving all of them for each. Puts one down where it belongs below `at`. */
+static void packbuf_i_local_sink(packbuf_listed *listed, uint64_t count, uint64_t at, const packbuf_listed *one) {
+  for (uint64_t child; (child = 2 * at + 1) < count; at = child) {
+    if (child + 1 < count && listed[child].stat.generation < listed[child + 1].stat.generation) child++;
+    if (listed[child].stat.generation < one->stat.generation) break;
+    listed[at] = listed[child];
+  }
+  listed[at] = *one;
+}
+
 /* Puts an object among the `count` listed of the smallest generations. */
 static void packbuf_i_local_insert(packbuf_listed *listed, uint64_t capacity, uint64_t *count,
                                    const packbuf_i_object_local *object) {
+  packbuf_listed one;
   uint64_t at = *count;
-  if (at == capacity && listed[at - 1].stat.generation < object->stat.generation) return;
-  if (at == capacity) at--;
-  else ++*count;
-  for (; at && listed[at - 1].stat.generation > object->stat.generation; at--) listed[at] = listed[at - 1];
-  memcpy(listed[at].key, object->key, sizeof object->key);
-  packbuf_i_local_stat(object, packbuf_now(), &listed[at].stat);
+  if (at == capacity && listed[0].stat.generation < object->stat.generation) return;
+  memcpy(one.key, object->key, sizeof one.key);
+  packbuf_i_local_stat(object, packbuf_now(), &one.stat);
+  if (at == capacity) {
+    packbuf_i_local_sink(listed, capacity, 0, &one);
+    return;
+  }
+  ++*count;
+  for (; at && listed[(at - 1) / 2].stat.generation < one.stat.generation; at = (at - 1) / 2)
+    listed[at] = listed[(at - 1) / 2];
+  listed[at] = one;
 }
 
-/* By generation: the cursor is the last that was listed. */
+/* The cursor is the largest generation that was listed. */
 static packbuf_status packbuf_i_local_list(void *state, const char *prefix, uint64_t *cursor, packbuf_listed *listed,
                                            uint64_t capacity, uint64_t *count, uint64_t deadline,
                                            packbuf_error *error) {
@@ -3577,7 +3594,7 @@ static packbuf_status packbuf_i_local_list(void *state, const char *prefix, uint
       if (object->stat.generation > *cursor && strncmp(object->key, prefix ? prefix : "", size) == 0)
         packbuf_i_local_insert(listed, capacity, count, object);
   packbuf_i_unlocked(&table->lock);
-  *cursor = *count == capacity ? listed[capacity - 1].stat.generation : 0;
+  *cursor = *count == capacity ? listed[0].stat.generation : 0;
   return PACKBUF_OK;
 }
 
@@ -6868,6 +6885,8 @@ static const char *packbuf_i_bye_read(const packbuf_i_frame *frame, const uint8_
 
 /* ---- a stream of bytes, cut into frames ---- */
 
+enum { PACKBUF_I_INTAKE_KEPT = 65536 }; /* bytes of room for a body that wait for the next */
+
 /* Who takes what comes. */
 typedef struct packbuf_i_intake_taker {
   /* A frame whose header and body are whole. NULL, or why the connection ends. */
@@ -6895,32 +6914,40 @@ static void packbuf_i_intake_end(packbuf_i_intake *intake) {
   intake->body_room = 0;
 }
 
-/* The header is whole: room for the body. */
+/* The header is whole. */
 static const char *packbuf_i_intake_header(packbuf_i_intake *intake) {
   const char *why = packbuf_i_frame_read(intake->head, &intake->frame);
   if (why) return why;
   if (intake->frame.body > intake->most_body) return "a body is too long";
   intake->body_have = 0;
-  if (intake->frame.body > intake->body_room) {
-    uint8_t *more;
-    const uint32_t room = intake->frame.body < 512 ? 512 : intake->frame.body;
-    more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
-    if (!more) return packbuf_i_frame_memory;
-    intake->body = more;
-    intake->body_room = room;
-  }
   return NULL;
 }
 
-/* Header and body are whole. */
+/* Room for so many bytes of the body: as they come, for what a header says costs who says it nothing. */
+static const char *packbuf_i_intake_room(packbuf_i_intake *intake, uint32_t size) {
+  uint32_t room = intake->body_room ? intake->body_room : 512;
+  uint8_t *more;
+  if (size <= intake->body_room) return NULL;
+  while (room < size) room *= 2;
+  more = (uint8_t *)packbuf_i_heap(&intake->allocator, intake->body, intake->body_room, room);
+  if (!more) return packbuf_i_frame_memory;
+  intake->body = more;
+  intake->body_room = room;
+  return NULL;
+}
+
+/* Header and body are whole. Room for a large body goes back: a connection may do nothing from then on. */
 static const char *packbuf_i_intake_frame(packbuf_i_intake *intake) {
   static const uint8_t none[1] = {0};
   const uint8_t *body = intake->frame.body ? intake->body : none;
+  const char *why;
   intake->head_have = 0;
   if (packbuf_i_wire_crc(body, intake->frame.body) != intake->frame.body_checksum)
     return "the body's checksum does not match";
   intake->payload = intake->frame.payload;
-  return intake->taker->frame(intake->context, &intake->frame, body);
+  why = intake->taker->frame(intake->context, &intake->frame, body);
+  if (intake->body_room > PACKBUF_I_INTAKE_KEPT) packbuf_i_intake_end(intake);
+  return why;
 }
 
 /* Where the next bytes may be received straight away, and how many; NULL: to `packbuf_i_intake_feed`, by way of a
@@ -6958,6 +6985,8 @@ static const char *packbuf_i_intake_feed(packbuf_i_intake *intake, const uint8_t
     } else {
       some = intake->frame.body - intake->body_have;
       if (some > size) some = size;
+      why = packbuf_i_intake_room(intake, intake->body_have + (uint32_t)some);
+      if (why) return why;
       memcpy(intake->body + intake->body_have, bytes, some);
       intake->body_have += (uint32_t)some;
       if (intake->body_have == intake->frame.body) why = packbuf_i_intake_frame(intake);
@@ -11902,10 +11931,14 @@ PACKBUF_API packbuf_status packbuf_store_inject(packbuf_store *store, const pack
 /* ---- what all connections share ---- */
 
 enum {
-  PACKBUF_I_GROUP = 64,         /* items of one call of the store */
-  PACKBUF_I_REQUESTS = 16,      /* under way in one connection */
-  PACKBUF_I_QUEUED = 8388608,   /* bytes on their way out, beyond which a connection is not read from */
-  PACKBUF_I_CHUNK_OUT = 4194304 /* of one DATA frame */
+  PACKBUF_I_GROUP = 64,          /* items of one call of the store */
+  PACKBUF_I_REQUESTS = 16,       /* under way in one connection */
+  PACKBUF_I_QUEUED = 8388608,    /* bytes on their way out, beyond which a connection is not read from */
+  PACKBUF_I_CROWD = 268435456,   /* bytes of the heap for what is on its way out, of all connections, beyond which */
+  PACKBUF_I_CROWD_SHARE = 65536, /* one has no more than this of it, and */
+  PACKBUF_I_CROWD_LISTED = 64,   /* a list no more entries */
+  PACKBUF_I_PACE = 32,           /* bytes a millisecond that are progress: fewer are a way to hold room for ever */
+  PACKBUF_I_CHUNK_OUT = 4194304  /* of one DATA frame */
 };
 
 typedef struct packbuf_i_service {
@@ -11919,6 +11952,8 @@ typedef struct packbuf_i_service {
   packbuf_driver_memory memory; /* of the store; with a nic */
   packbuf_i_plot slab;          /* the same, registered */
   uint64_t wanting;             /* connections that wait for room (atomic) */
+  uint64_t blocks;              /* of the heap, for what is on its way out in all connections (atomic) */
+  uint64_t pace;                /* bytes that one moves in lease_ns, at least, of what it holds */
   packbuf_counters counters;    /* atomic */
   packbuf_i_lock lock;          /* of sessions and of the log */
   struct packbuf_i_account *accounts;
@@ -11970,7 +12005,8 @@ typedef struct packbuf_i_job {
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
   size_t block; /* bytes of this */
-  uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
+  uint64_t id, deadline;
+  uint64_t moved, paced;      /* when it last was granted room, or enough bytes for it had come; bytes since then */
   uint32_t type, count, left; /* left: items that are not answered */
   uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
@@ -12016,7 +12052,9 @@ typedef struct packbuf_i_link {
   struct packbuf_i_link *before, *after;
   int fd, http;
   unsigned events, dead, known;
+  size_t piece;                     /* bytes that are read at a time */
   uint64_t born, came, moved, gone; /* times: of the last byte that came, of the last that moved, that went */
+  uint64_t taken, paced;            /* when enough bytes had gone; bytes since then */
   uint64_t held;                    /* not read until */
   uint64_t pinged;                  /* when it was asked whether it is there */
   uint32_t failures_at;             /* where failures of its address are counted */
@@ -12040,7 +12078,8 @@ static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t mo
   if (sending) {
     sending->block = block;
     link->blocks += block;
-    if (!link->sending) link->gone = packbuf_now(); /* from now on it is the client's turn */
+    (void)PACKBUF_I_ADD(&link->service->blocks, block);
+    if (!link->sending) link->gone = link->taken = packbuf_now(), link->paced = 0; /* from now on the client's turn */
     *link->sending_end = sending;
     link->sending_end = &sending->next;
   } else link->dead = 1; /* without memory for an answer there is no way to go on */
@@ -12087,6 +12126,7 @@ static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sen
     (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
   }
   link->blocks -= sending->block;
+  (void)PACKBUF_I_SUBTRACT(&link->service->blocks, sending->block);
   (void)packbuf_i_heap(&link->service->allocator, sending, sending->block, 0);
 }
 
@@ -12129,6 +12169,8 @@ static size_t packbuf_i_link_pieces(packbuf_i_link *link, struct iovec *pieces, 
 static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   PACKBUF_I_SERVED(link->service, bytes_moved, size);
   link->queued -= size;
+  link->paced += size;
+  if (link->paced >= link->service->pace) link->taken = packbuf_now(), link->paced = 0;
   while (link->sending) {
     packbuf_i_outgoing *s = link->sending;
     uint64_t some = s->size - s->sent;
@@ -12151,15 +12193,21 @@ static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   }
 }
 
-/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
-static int packbuf_i_link_full(const packbuf_i_link *link) {
-  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
+/* Whether many clients do not read their answers. */
+static int packbuf_i_service_crowded(const packbuf_i_service *service) {
+  return PACKBUF_I_LOAD(&service->blocks) >= PACKBUF_I_CROWD;
 }
 
-/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out,
- * room for what comes. Frames that are not about that do not count. */
+/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
+static int packbuf_i_link_full(const packbuf_i_link *link) {
+  const uint64_t most = packbuf_i_service_crowded(link->service) ? PACKBUF_I_CROWD_SHARE : PACKBUF_I_QUEUED;
+  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= most;
+}
+
+/* Whether it has held for so long, and moved next to nothing of it, what others may want: leases on what is on its way
+ * out, room for what comes. Frames that are not about that do not count. */
 static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
-  if (link->sending && link->gone + time < now) return 1;
+  if (link->sending && link->taken + time < now) return 1;
   for (const packbuf_i_request *r = link->requests; r; r = r->next)
     for (unsigned i = 0; r->moved + time < now && i < r->count; i++)
       if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
@@ -12654,9 +12702,12 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   uint8_t *bytes;
   uint64_t count = 0;
   size_t listed_size, size;
+  const int full = packbuf_i_link_full(link); /* lists that nobody reads: small frames, large answers */
   const char *why = packbuf_i_list_read(frame, from, &ask);
   if (why) return why;
   if (ask.most > PACKBUF_I_LISTED_MOST) ask.most = PACKBUF_I_LISTED_MOST;
+  if (packbuf_i_service_crowded(service) && ask.most > PACKBUF_I_CROWD_LISTED) ask.most = PACKBUF_I_CROWD_LISTED;
+  if (full) ask.most = 0;
   memset(&listing, 0, sizeof listing);
   listed_size = (ask.most + 1u) * sizeof *listed;
   size = PACKBUF_I_FRAME_HEADER + PACKBUF_I_LISTED_SIZE + ask.most * (PACKBUF_I_LISTED_ENTRY + PACKBUF_MAX_KEY);
@@ -12665,9 +12716,9 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   if (listed && bytes) {
     packbuf_status status = PACKBUF_OK;
     listing.cursor = ask.cursor;
-    if (ask.options & PACKBUF_I_LIST_COLLECT && !packbuf_i_link_full(link))
+    if (ask.options & PACKBUF_I_LIST_COLLECT && !full)
       (void)packbuf_store_collect(service->store, PACKBUF_NO_WAIT, &listing.left, NULL);
-    if (packbuf_i_link_full(link)) status = PACKBUF_LIMIT; /* lists that nobody reads: small frames, large answers */
+    if (full) status = PACKBUF_LIMIT;
     else if (ask.most)
       status = packbuf_store_list(service->store, ask.prefix[0] ? ask.prefix : NULL, &listing.cursor, listed, ask.most,
                                   &count, PACKBUF_NO_WAIT, NULL);
@@ -12901,7 +12952,8 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   link->at_left -= size;
   if (!link->dropping && work->state == PACKBUF_I_WORK_FILLS) {
     work->came += size;
-    request->moved = packbuf_now();
+    request->paced += size;
+    if (request->paced >= link->service->pace) request->moved = packbuf_now(), request->paced = 0;
     if (work->came == work->size) {
       work->state = PACKBUF_I_WORK_READY;
       link->ready = 1;
@@ -13262,11 +13314,14 @@ static const char *packbuf_i_link_pair(packbuf_i_link *link, const packbuf_i_fra
 #if defined(__linux__)
 
 enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 256, PACKBUF_I_ROUNDS = 16 };
+enum { PACKBUF_I_SIP = 64 }; /* bytes that are read at a time of a client whose every word takes long */
 
 #define PACKBUF_I_TICK_NS 20000000u         /* how often room is asked for again */
 #define PACKBUF_I_SWEEP_NS 500000000u       /* how often connections are looked at that do nothing */
 #define PACKBUF_I_HURRY_NS 100000000u       /* and that while room is wanted, which some of them may hold */
 #define PACKBUF_I_GREETING_NS 10000000000u  /* to say HELLO and PROOF */
+#define PACKBUF_I_CROWDED_NS 1000000000u    /* and that while half of all connections are taken */
+#define PACKBUF_I_TURN_NS 2000000u          /* after which others are looked at, though more has come */
 #define PACKBUF_I_SILENCE_NS 10000000000u   /* after which a client with a request under way is asked */
 #define PACKBUF_I_DEAD_NS 30000000000u      /* and taken for dead */
 #define PACKBUF_I_DENIED_NS 1000000000u     /* that an address waits which failed three times */
@@ -13342,6 +13397,7 @@ static void packbuf_i_server_take(packbuf_server *server, int fd, const packbuf_
   link->fd = fd;
   link->http = http;
   link->channel = loop->channel;
+  link->piece = PACKBUF_I_STAGE;
   link->failures_at = packbuf_i_address_hash(from) % PACKBUF_I_SUSPECTS;
   if (packbuf_i_address_loopback(from)) packbuf_i_socket_near(fd); /* the listener may be for others too */
   if (PACKBUF_I_LOAD(&server->failures[link->failures_at]) >= 3) link->held = link->born + PACKBUF_I_DENIED_NS;
@@ -13414,6 +13470,16 @@ static void packbuf_i_link_write(packbuf_i_loop *loop, packbuf_i_link *link) {
   }
 }
 
+/* Bytes of a client by way of the stage. What it says in few bytes may take long (lists): then fewer are read at once,
+ * so that the others of this loop need not wait for all of it. */
+static void packbuf_i_link_stage(packbuf_i_loop *loop, packbuf_i_link *link, size_t size) {
+  uint64_t took;
+  packbuf_i_link_feed(link, loop->stage, size);
+  took = packbuf_now() - link->came;
+  if (took > PACKBUF_I_TURN_NS && link->piece > PACKBUF_I_SIP) link->piece /= 2;
+  else if (took < PACKBUF_I_TURN_NS / 4 && link->piece < sizeof loop->stage) link->piece *= 2;
+}
+
 /* One read. 0: there is no more just now. */
 static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) {
   uint64_t room = 0;
@@ -13422,7 +13488,7 @@ static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) 
   if (link->intake.payload >= PACKBUF_I_STRAIGHT) to = packbuf_i_intake_place(&link->intake, &room);
   if (room < PACKBUF_I_STRAIGHT) to = NULL;
   if (room > PACKBUF_I_CHUNK_OUT) room = PACKBUF_I_CHUNK_OUT;
-  if (!to) room = sizeof loop->stage;
+  if (!to) room = link->piece;
   came = recv(link->fd, to ? to : loop->stage, (size_t)room, MSG_DONTWAIT);
   if (came < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
   if (came <= 0) {
@@ -13434,7 +13500,7 @@ static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) 
   else if (to) {
     PACKBUF_I_SERVED(link->service, bytes_moved, came);
     packbuf_i_link_came(link, packbuf_i_intake_came(&link->intake, (uint64_t)came));
-  } else packbuf_i_link_feed(link, loop->stage, (size_t)came);
+  } else packbuf_i_link_stage(loop, link, (size_t)came);
   return (uint64_t)came == room;
 }
 
@@ -13442,9 +13508,11 @@ static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) 
 static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsigned happened) {
   packbuf_server *server = loop->server;
   struct epoll_event event;
-  if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR))
+  if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+    const uint64_t until = packbuf_now() + PACKBUF_I_TURN_NS;
     for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && !packbuf_i_link_full(link); i++)
-      if (!packbuf_i_link_read_some(loop, link)) break;
+      if (!packbuf_i_link_read_some(loop, link) || link->came > until) break;
+  }
   if (link->state == PACKBUF_I_LINK_OPEN && !link->known) { /* who knows the secret is no suspect */
     link->known = 1;
     PACKBUF_I_STORE(&server->failures[link->failures_at], 0);
@@ -13473,15 +13541,15 @@ static int packbuf_i_link_unheard(const packbuf_i_link *link) {
   return (info.tcpi_unacked || info.tcpi_probes > 1) && info.tcpi_last_ack_recv > PACKBUF_I_DEAD_NS / 1000000u;
 }
 
-/* Ends what is dead, too slow or too silent. */
-static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
+/* Ends what is dead, too slow or too silent. greeting: how long that may take. */
+static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now, uint64_t greeting) {
   packbuf_i_service *service = link->service;
   if (link->state == PACKBUF_I_LINK_ENDING) {
     if (link->gone + PACKBUF_I_LAST_WORDS_NS < now) link->dead = 1;
   } else if (link->http) {
-    if (now - link->born > PACKBUF_I_GREETING_NS || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
+    if (now - link->born > greeting || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
   } else if (link->state != PACKBUF_I_LINK_OPEN) {
-    if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
+    if (now - link->born > greeting) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
   } else if (PACKBUF_I_LOAD(&service->wanting) &&
              (packbuf_i_link_holds(link, now, service->lease_ns) ||
               (link->plane && link->plane->leased && link->plane->moved + service->lease_ns < now))) {
@@ -13543,6 +13611,7 @@ static int packbuf_i_loop_sweep(packbuf_i_loop *loop, int all) {
   packbuf_server *server = loop->server;
   const uint64_t now = packbuf_now();
   const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
+  const int crowded = PACKBUF_I_LOAD(&server->connections) > server->most / 2;
   packbuf_i_link *link = loop->links.after, *next;
   int waiting = 0;
   for (; link != &loop->links; link = next) {
@@ -13554,7 +13623,7 @@ static int packbuf_i_loop_sweep(packbuf_i_loop *loop, int all) {
       happened = EPOLLIN;
     }
     if (link->requests) packbuf_i_link_tick(link, now);
-    if (all) packbuf_i_link_look_at(link, now);
+    if (all) packbuf_i_link_look_at(link, now, crowded ? PACKBUF_I_CROWDED_NS : PACKBUF_I_GREETING_NS);
     if (stopping && link->http) link->dead = 1;
     else if (stopping && !link->requests && !link->sending) packbuf_i_link_bye(link, PACKBUF_OK, "the server ends");
     waiting |= link->waiting != 0;
@@ -13741,6 +13810,7 @@ static packbuf_status packbuf_i_server_start(packbuf_server *server, packbuf_sto
   service->store = store;
   service->capabilities = info.capabilities;
   service->lease_ns = (options->lease_ms ? options->lease_ms : 30000u) * (uint64_t)1000000u;
+  service->pace = service->lease_ns / 1000000u * PACKBUF_I_PACE;
   service->quota = options->quota;
   service->log = options->log;
   service->log_context = options->log_context;

@@ -12,11 +12,14 @@
 #if defined(__linux__)
 
 enum { PACKBUF_I_STAGE = 65536, PACKBUF_I_STRAIGHT = 16384, PACKBUF_I_PIECES = 256, PACKBUF_I_ROUNDS = 16 };
+enum { PACKBUF_I_SIP = 64 }; /* bytes that are read at a time of a client whose every word takes long */
 
 #define PACKBUF_I_TICK_NS 20000000u         /* how often room is asked for again */
 #define PACKBUF_I_SWEEP_NS 500000000u       /* how often connections are looked at that do nothing */
 #define PACKBUF_I_HURRY_NS 100000000u       /* and that while room is wanted, which some of them may hold */
 #define PACKBUF_I_GREETING_NS 10000000000u  /* to say HELLO and PROOF */
+#define PACKBUF_I_CROWDED_NS 1000000000u    /* and that while half of all connections are taken */
+#define PACKBUF_I_TURN_NS 2000000u          /* after which others are looked at, though more has come */
 #define PACKBUF_I_SILENCE_NS 10000000000u   /* after which a client with a request under way is asked */
 #define PACKBUF_I_DEAD_NS 30000000000u      /* and taken for dead */
 #define PACKBUF_I_DENIED_NS 1000000000u     /* that an address waits which failed three times */
@@ -92,6 +95,7 @@ static void packbuf_i_server_take(packbuf_server *server, int fd, const packbuf_
   link->fd = fd;
   link->http = http;
   link->channel = loop->channel;
+  link->piece = PACKBUF_I_STAGE;
   link->failures_at = packbuf_i_address_hash(from) % PACKBUF_I_SUSPECTS;
   if (packbuf_i_address_loopback(from)) packbuf_i_socket_near(fd); /* the listener may be for others too */
   if (PACKBUF_I_LOAD(&server->failures[link->failures_at]) >= 3) link->held = link->born + PACKBUF_I_DENIED_NS;
@@ -164,6 +168,16 @@ static void packbuf_i_link_write(packbuf_i_loop *loop, packbuf_i_link *link) {
   }
 }
 
+/* Bytes of a client by way of the stage. What it says in few bytes may take long (lists): then fewer are read at once,
+ * so that the others of this loop need not wait for all of it. */
+static void packbuf_i_link_stage(packbuf_i_loop *loop, packbuf_i_link *link, size_t size) {
+  uint64_t took;
+  packbuf_i_link_feed(link, loop->stage, size);
+  took = packbuf_now() - link->came;
+  if (took > PACKBUF_I_TURN_NS && link->piece > PACKBUF_I_SIP) link->piece /= 2;
+  else if (took < PACKBUF_I_TURN_NS / 4 && link->piece < sizeof loop->stage) link->piece *= 2;
+}
+
 /* One read. 0: there is no more just now. */
 static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) {
   uint64_t room = 0;
@@ -172,7 +186,7 @@ static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) 
   if (link->intake.payload >= PACKBUF_I_STRAIGHT) to = packbuf_i_intake_place(&link->intake, &room);
   if (room < PACKBUF_I_STRAIGHT) to = NULL;
   if (room > PACKBUF_I_CHUNK_OUT) room = PACKBUF_I_CHUNK_OUT;
-  if (!to) room = sizeof loop->stage;
+  if (!to) room = link->piece;
   came = recv(link->fd, to ? to : loop->stage, (size_t)room, MSG_DONTWAIT);
   if (came < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
   if (came <= 0) {
@@ -184,7 +198,7 @@ static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) 
   else if (to) {
     PACKBUF_I_SERVED(link->service, bytes_moved, came);
     packbuf_i_link_came(link, packbuf_i_intake_came(&link->intake, (uint64_t)came));
-  } else packbuf_i_link_feed(link, loop->stage, (size_t)came);
+  } else packbuf_i_link_stage(loop, link, (size_t)came);
   return (uint64_t)came == room;
 }
 
@@ -192,9 +206,11 @@ static int packbuf_i_link_read_some(packbuf_i_loop *loop, packbuf_i_link *link) 
 static void packbuf_i_link_run(packbuf_i_loop *loop, packbuf_i_link *link, unsigned happened) {
   packbuf_server *server = loop->server;
   struct epoll_event event;
-  if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR))
+  if (happened & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+    const uint64_t until = packbuf_now() + PACKBUF_I_TURN_NS;
     for (int i = 0; i < PACKBUF_I_ROUNDS && !link->dead && !packbuf_i_link_full(link); i++)
-      if (!packbuf_i_link_read_some(loop, link)) break;
+      if (!packbuf_i_link_read_some(loop, link) || link->came > until) break;
+  }
   if (link->state == PACKBUF_I_LINK_OPEN && !link->known) { /* who knows the secret is no suspect */
     link->known = 1;
     PACKBUF_I_STORE(&server->failures[link->failures_at], 0);
@@ -223,15 +239,15 @@ static int packbuf_i_link_unheard(const packbuf_i_link *link) {
   return (info.tcpi_unacked || info.tcpi_probes > 1) && info.tcpi_last_ack_recv > PACKBUF_I_DEAD_NS / 1000000u;
 }
 
-/* Ends what is dead, too slow or too silent. */
-static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now) {
+/* Ends what is dead, too slow or too silent. greeting: how long that may take. */
+static void packbuf_i_link_look_at(packbuf_i_link *link, uint64_t now, uint64_t greeting) {
   packbuf_i_service *service = link->service;
   if (link->state == PACKBUF_I_LINK_ENDING) {
     if (link->gone + PACKBUF_I_LAST_WORDS_NS < now) link->dead = 1;
   } else if (link->http) {
-    if (now - link->born > PACKBUF_I_GREETING_NS || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
+    if (now - link->born > greeting || now - link->moved > PACKBUF_I_LAST_WORDS_NS) link->dead = 1;
   } else if (link->state != PACKBUF_I_LINK_OPEN) {
-    if (now - link->born > PACKBUF_I_GREETING_NS) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
+    if (now - link->born > greeting) packbuf_i_link_bye(link, PACKBUF_TIMEOUT, "no greeting");
   } else if (PACKBUF_I_LOAD(&service->wanting) &&
              (packbuf_i_link_holds(link, now, service->lease_ns) ||
               (link->plane && link->plane->leased && link->plane->moved + service->lease_ns < now))) {
@@ -293,6 +309,7 @@ static int packbuf_i_loop_sweep(packbuf_i_loop *loop, int all) {
   packbuf_server *server = loop->server;
   const uint64_t now = packbuf_now();
   const uint32_t stopping = PACKBUF_I_LOAD(&server->stopping);
+  const int crowded = PACKBUF_I_LOAD(&server->connections) > server->most / 2;
   packbuf_i_link *link = loop->links.after, *next;
   int waiting = 0;
   for (; link != &loop->links; link = next) {
@@ -304,7 +321,7 @@ static int packbuf_i_loop_sweep(packbuf_i_loop *loop, int all) {
       happened = EPOLLIN;
     }
     if (link->requests) packbuf_i_link_tick(link, now);
-    if (all) packbuf_i_link_look_at(link, now);
+    if (all) packbuf_i_link_look_at(link, now, crowded ? PACKBUF_I_CROWDED_NS : PACKBUF_I_GREETING_NS);
     if (stopping && link->http) link->dead = 1;
     else if (stopping && !link->requests && !link->sending) packbuf_i_link_bye(link, PACKBUF_OK, "the server ends");
     waiting |= link->waiting != 0;
@@ -491,6 +508,7 @@ static packbuf_status packbuf_i_server_start(packbuf_server *server, packbuf_sto
   service->store = store;
   service->capabilities = info.capabilities;
   service->lease_ns = (options->lease_ms ? options->lease_ms : 30000u) * (uint64_t)1000000u;
+  service->pace = service->lease_ns / 1000000u * PACKBUF_I_PACE;
   service->quota = options->quota;
   service->log = options->log;
   service->log_context = options->log_context;

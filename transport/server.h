@@ -6,8 +6,8 @@ typedef struct packbuf_server packbuf_server;
 typedef struct packbuf_server_options {
   uint32_t threads;     /* event loops; 0: 2 */
   uint32_t connections; /* most at a time; 0: 4096 */
-  uint32_t lease_ms;    /* who takes nothing of what is sent, or sends nothing of what it has room for, so long while
-                           other clients want room, is cut off; 0: 30000 */
+  uint32_t lease_ms;    /* who takes next to nothing of what is sent, or sends next to nothing of what it has room for
+                           (32 bytes a millisecond), so long while other clients want room, is cut off; 0: 30000 */
   uint64_t quota;       /* most bytes, in pages, that one client's objects take, until it goes; 0: no bound */
   const void *secret;   /* as in packbuf_store_options. DENIED without one where the address is not loopback */
   size_t secret_size;

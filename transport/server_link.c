@@ -7,10 +7,14 @@
 /* ---- what all connections share ---- */
 
 enum {
-  PACKBUF_I_GROUP = 64,         /* items of one call of the store */
-  PACKBUF_I_REQUESTS = 16,      /* under way in one connection */
-  PACKBUF_I_QUEUED = 8388608,   /* bytes on their way out, beyond which a connection is not read from */
-  PACKBUF_I_CHUNK_OUT = 4194304 /* of one DATA frame */
+  PACKBUF_I_GROUP = 64,          /* items of one call of the store */
+  PACKBUF_I_REQUESTS = 16,       /* under way in one connection */
+  PACKBUF_I_QUEUED = 8388608,    /* bytes on their way out, beyond which a connection is not read from */
+  PACKBUF_I_CROWD = 268435456,   /* bytes of the heap for what is on its way out, of all connections, beyond which */
+  PACKBUF_I_CROWD_SHARE = 65536, /* one has no more than this of it, and */
+  PACKBUF_I_CROWD_LISTED = 64,   /* a list no more entries */
+  PACKBUF_I_PACE = 32,           /* bytes a millisecond that are progress: fewer are a way to hold room for ever */
+  PACKBUF_I_CHUNK_OUT = 4194304  /* of one DATA frame */
 };
 
 typedef struct packbuf_i_service {
@@ -24,6 +28,8 @@ typedef struct packbuf_i_service {
   packbuf_driver_memory memory; /* of the store; with a nic */
   packbuf_i_plot slab;          /* the same, registered */
   uint64_t wanting;             /* connections that wait for room (atomic) */
+  uint64_t blocks;              /* of the heap, for what is on its way out in all connections (atomic) */
+  uint64_t pace;                /* bytes that one moves in lease_ns, at least, of what it holds */
   packbuf_counters counters;    /* atomic */
   packbuf_i_lock lock;          /* of sessions and of the log */
   struct packbuf_i_account *accounts;
@@ -75,7 +81,8 @@ typedef struct packbuf_i_job {
 typedef struct packbuf_i_request {
   struct packbuf_i_request *next;
   size_t block; /* bytes of this */
-  uint64_t id, deadline, moved; /* moved: when it last was granted room, or bytes for it came */
+  uint64_t id, deadline;
+  uint64_t moved, paced;      /* when it last was granted room, or enough bytes for it had come; bytes since then */
   uint32_t type, count, left; /* left: items that are not answered */
   uint32_t pulls, pulled;     /* whether there are items that this side reads; those before `pulled` need no READ now */
   packbuf_i_job *works;       /* behind this, and the keys behind them */
@@ -121,7 +128,9 @@ typedef struct packbuf_i_link {
   struct packbuf_i_link *before, *after;
   int fd, http;
   unsigned events, dead, known;
+  size_t piece;                     /* bytes that are read at a time */
   uint64_t born, came, moved, gone; /* times: of the last byte that came, of the last that moved, that went */
+  uint64_t taken, paced;            /* when enough bytes had gone; bytes since then */
   uint64_t held;                    /* not read until */
   uint64_t pinged;                  /* when it was asked whether it is there */
   uint32_t failures_at;             /* where failures of its address are counted */
@@ -145,7 +154,8 @@ static packbuf_i_outgoing *packbuf_i_sending_new(packbuf_i_link *link, size_t mo
   if (sending) {
     sending->block = block;
     link->blocks += block;
-    if (!link->sending) link->gone = packbuf_now(); /* from now on it is the client's turn */
+    (void)PACKBUF_I_ADD(&link->service->blocks, block);
+    if (!link->sending) link->gone = link->taken = packbuf_now(), link->paced = 0; /* from now on the client's turn */
     *link->sending_end = sending;
     link->sending_end = &sending->next;
   } else link->dead = 1; /* without memory for an answer there is no way to go on */
@@ -192,6 +202,7 @@ static void packbuf_i_sending_free(packbuf_i_link *link, packbuf_i_outgoing *sen
     (void)PACKBUF_I_SUBTRACT(&link->service->counters.leases, 1);
   }
   link->blocks -= sending->block;
+  (void)PACKBUF_I_SUBTRACT(&link->service->blocks, sending->block);
   (void)packbuf_i_heap(&link->service->allocator, sending, sending->block, 0);
 }
 
@@ -234,6 +245,8 @@ static size_t packbuf_i_link_pieces(packbuf_i_link *link, struct iovec *pieces, 
 static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   PACKBUF_I_SERVED(link->service, bytes_moved, size);
   link->queued -= size;
+  link->paced += size;
+  if (link->paced >= link->service->pace) link->taken = packbuf_now(), link->paced = 0;
   while (link->sending) {
     packbuf_i_outgoing *s = link->sending;
     uint64_t some = s->size - s->sent;
@@ -256,15 +269,21 @@ static void packbuf_i_link_went(packbuf_i_link *link, uint64_t size) {
   }
 }
 
-/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
-static int packbuf_i_link_full(const packbuf_i_link *link) {
-  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= PACKBUF_I_QUEUED;
+/* Whether many clients do not read their answers. */
+static int packbuf_i_service_crowded(const packbuf_i_service *service) {
+  return PACKBUF_I_LOAD(&service->blocks) >= PACKBUF_I_CROWD;
 }
 
-/* Whether it has held for so long, and moved nothing of it, what others may want: leases on what is on its way out,
- * room for what comes. Frames that are not about that do not count. */
+/* Whether so much is on its way out that it is not read from: bytes, or what is kept of many small things. */
+static int packbuf_i_link_full(const packbuf_i_link *link) {
+  const uint64_t most = packbuf_i_service_crowded(link->service) ? PACKBUF_I_CROWD_SHARE : PACKBUF_I_QUEUED;
+  return link->queued >= PACKBUF_I_QUEUED || link->blocks >= most;
+}
+
+/* Whether it has held for so long, and moved next to nothing of it, what others may want: leases on what is on its way
+ * out, room for what comes. Frames that are not about that do not count. */
 static int packbuf_i_link_holds(const packbuf_i_link *link, uint64_t now, uint64_t time) {
-  if (link->sending && link->gone + time < now) return 1;
+  if (link->sending && link->taken + time < now) return 1;
   for (const packbuf_i_request *r = link->requests; r; r = r->next)
     for (unsigned i = 0; r->moved + time < now && i < r->count; i++)
       if (r->works[i].state == PACKBUF_I_WORK_FILLS || r->works[i].state == PACKBUF_I_WORK_PULLS) return 1;
@@ -759,9 +778,12 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   uint8_t *bytes;
   uint64_t count = 0;
   size_t listed_size, size;
+  const int full = packbuf_i_link_full(link); /* lists that nobody reads: small frames, large answers */
   const char *why = packbuf_i_list_read(frame, from, &ask);
   if (why) return why;
   if (ask.most > PACKBUF_I_LISTED_MOST) ask.most = PACKBUF_I_LISTED_MOST;
+  if (packbuf_i_service_crowded(service) && ask.most > PACKBUF_I_CROWD_LISTED) ask.most = PACKBUF_I_CROWD_LISTED;
+  if (full) ask.most = 0;
   memset(&listing, 0, sizeof listing);
   listed_size = (ask.most + 1u) * sizeof *listed;
   size = PACKBUF_I_FRAME_HEADER + PACKBUF_I_LISTED_SIZE + ask.most * (PACKBUF_I_LISTED_ENTRY + PACKBUF_MAX_KEY);
@@ -770,9 +792,9 @@ static const char *packbuf_i_link_list(packbuf_i_link *link, const packbuf_i_fra
   if (listed && bytes) {
     packbuf_status status = PACKBUF_OK;
     listing.cursor = ask.cursor;
-    if (ask.options & PACKBUF_I_LIST_COLLECT && !packbuf_i_link_full(link))
+    if (ask.options & PACKBUF_I_LIST_COLLECT && !full)
       (void)packbuf_store_collect(service->store, PACKBUF_NO_WAIT, &listing.left, NULL);
-    if (packbuf_i_link_full(link)) status = PACKBUF_LIMIT; /* lists that nobody reads: small frames, large answers */
+    if (full) status = PACKBUF_LIMIT;
     else if (ask.most)
       status = packbuf_store_list(service->store, ask.prefix[0] ? ask.prefix : NULL, &listing.cursor, listed, ask.most,
                                   &count, PACKBUF_NO_WAIT, NULL);
@@ -1006,7 +1028,8 @@ static const char *packbuf_i_link_placed(void *context, uint64_t size) {
   link->at_left -= size;
   if (!link->dropping && work->state == PACKBUF_I_WORK_FILLS) {
     work->came += size;
-    request->moved = packbuf_now();
+    request->paced += size;
+    if (request->paced >= link->service->pace) request->moved = packbuf_now(), request->paced = 0;
     if (work->came == work->size) {
       work->state = PACKBUF_I_WORK_READY;
       link->ready = 1;

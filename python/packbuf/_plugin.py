@@ -70,10 +70,8 @@ def describe(value: Any, allow_pickle: bool, stand_in: Callable[[Any], Any] | No
         return "complex", np.complex128(value)
     if isinstance(value, dt.datetime):
         if value.tzinfo is not None:
-            told = _replaced(value, stand_in)
-            if told is None and not (allow_pickle and _pickles(value)):
-                return "refuse", "a datetime with a time zone: the zone would be lost"
-            return told
+            told = _replaced(value, stand_in) or (_pickled(value) if allow_pickle else None)
+            return told or ("refuse", "a datetime with a time zone: the zone would be lost")
         return "time", (value - _EPOCH) // _MICROSECOND, "us"
     if isinstance(value, dt.date):
         return "time", (value - _DAY).days, "D"
@@ -90,7 +88,7 @@ def describe(value: Any, allow_pickle: bool, stand_in: Callable[[Any], Any] | No
     if told is not None:
         return told
     if allow_pickle and not isinstance(value, tuple):
-        return "opaque", "pickle5", pickle.dumps(value, protocol=5)
+        return _pickled(value)
     try:
         view = None if isinstance(value, tuple) else memoryview(value)
     except (TypeError, BufferError, ValueError):
@@ -116,8 +114,8 @@ def _replaced(value: Any, stand_in: Callable[[Any], Any] | None) -> tuple[Any, .
     return "refuse", f"default() returned a {type(other).__name__}: what stands in is built in, or numpy's"
 
 
-def _pickles(value: object) -> bool:
-    return False if value is None else bool(pickle.dumps(value, protocol=5))
+def _pickled(value: object) -> tuple[str, str, bytes]:
+    return "opaque", "pickle5", pickle.dumps(value, protocol=5)
 
 
 def _describe_image(image: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,11 @@ def patterns_of(fields: Sequence[str] | str | None) -> list[str]:
 
 
 def _integer(number: Any) -> int:
-    return int(number.__index__())
+    try:
+        return operator.index(number)
+    except TypeError:
+        text = f"a slice of rows has integers, not {type(number).__name__}"
+        raise error_of(Status.WRONG_TYPE, text) from None
 
 
 @dataclass(frozen=True)
@@ -204,17 +209,15 @@ class Columns:
                         Status.NOT_STORED, "the column does not lie there in one run: copy it out", path=field.path
                     )
                 return _torch.shared(array.view(np.int64) if array.dtype.kind == "M" else array, name)
-            made = _torch.column(self.chosen, self.node, name, None if valid is not None else device, non_blocking)
-            if valid is None:
-                return made
-            made[~_torch.need().from_numpy(valid)] = fill
-            return made if device is None else made.to(device, non_blocking=non_blocking)
-        if field.is_ragged_numbers:
+            made = _torch.column(self.chosen, self.node, name, device)
+            if valid is not None:
+                made[~_torch.need().from_numpy(valid)] = fill
+        elif field.is_ragged_numbers:
             made = _torch.jagged(self.ragged(True, fill), name)
-            return made if device is None else made.to(device, non_blocking=non_blocking)
-        raise error_of(
-            Status.WRONG_TYPE, f"a column of codec {field.codec or field.kind} is no tensor", path=field.path
-        )
+        else:
+            what = field.codec or field.kind
+            raise error_of(Status.WRONG_TYPE, f"a column of codec {what} is no tensor", path=field.path)
+        return made if device is None else made.to(device, non_blocking=non_blocking)
 
 
 class Selection(Arrow):

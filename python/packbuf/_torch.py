@@ -45,8 +45,7 @@ def describe(tensor: Any) -> tuple[Any, int, str, tuple[int, ...], tuple[int, ..
     if tensor.is_quantized:
         raise error_of(Status.UNSUPPORTED_DTYPE, "a quantized tensor: call .dequantize() or .int_repr()")
     tensor = tensor.detach().resolve_conj().resolve_neg()
-    if tensor.device.type != "cpu":
-        tensor = to_host(tensor)
+    tensor = to_host(tensor)
     size = tensor.element_size()
     name = str(tensor.dtype).removeprefix("torch.")
     strides = tuple(step * size for step in tensor.stride())
@@ -54,10 +53,14 @@ def describe(tensor: Any) -> tuple[Any, int, str, tuple[int, ...], tuple[int, ..
 
 
 def to_host(tensor: Any) -> Any:
-    """One copy of a device's tensor, into pinned memory where there is any."""
+    """One copy of a device's tensor, which is waited for, into pinned memory where there is any; of the CPU: itself."""
     torch = sys.modules["torch"]
+    if tensor.device.type == "cpu":
+        return tensor
     if tensor.device.type == "meta":
         raise error_of(Status.UNSUPPORTED_DEVICE, "a tensor on the device meta has no data")
+    if tensor.is_nested:
+        return tensor.cpu()
     try:
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
     except RuntimeError:
@@ -70,13 +73,14 @@ def rows_of(tensor: Any) -> tuple[Any, Any, Any] | list[Any] | None:
     torch = sys.modules["torch"]
     jagged = getattr(sys.modules.get("torch.nested._internal.nested_tensor"), "NestedTensor", ())
     if not isinstance(tensor, jagged):
-        return list(tensor.detach().unbind()) if tensor.is_nested else None
+        return list(to_host(tensor.detach()).unbind()) if tensor.is_nested else None
     # by its fields where it has them: each of its methods goes through dispatch in Python, 20 us a column
     values = getattr(tensor, "_values", None)
     values = values.detach() if isinstance(values, torch.Tensor) else tensor.detach().values()
-    if getattr(tensor, "_ragged_idx", 0) == 1 and values.is_contiguous() and values.device.type == "cpu":
-        return values, tensor.offsets(), tensor.lengths()
-    return list(tensor.detach().unbind())
+    if getattr(tensor, "_ragged_idx", 0) == 1 and values.is_contiguous():
+        lengths = tensor.lengths()
+        return to_host(values), to_host(tensor.offsets()), None if lengths is None else to_host(lengths)
+    return list(to_host(tensor.detach()).unbind())
 
 
 # ---- on the way out ----
@@ -112,14 +116,14 @@ def shared(elements: np.ndarray[Any, Any], name: str) -> Any:
     return made.view(dtype(name)) if name in BITS else made
 
 
-def column(selection: Selection, node: int, name: str, device: Any, non_blocking: bool) -> Any:
-    """A dense column as a new tensor; on another device by way of pinned memory."""
+def column(selection: Selection, node: int, name: str, device: Any) -> Any:
+    """A dense column as a new tensor, in pinned memory where it will go on to CUDA."""
     torch = need()
     rows, _, size, _, shape = selection.size(node)
     pinned = device is not None and torch.device(device).type == "cuda"
     made = torch.empty((rows, *shape), dtype=dtype(name), pin_memory=pinned)
     selection.copy_to_address(node, made.data_ptr(), size)
-    return made if device is None else made.to(device, non_blocking=non_blocking)
+    return made
 
 
 def jagged(ragged: Any, name: str, tail: tuple[int, ...] | None = None) -> Any:

@@ -225,7 +225,7 @@ class Field(_exchange.Arrow):
                 if child.name == rows:
                     return child
             return self._view[f"{self.path}.{rows}"]
-        if hasattr(rows, "__index__") and not hasattr(rows, "shape"):
+        if hasattr(rows, "__index__") and tuple(getattr(rows, "shape", ())) == ():
             row = rows.__index__()
             if not -self.rows <= row < self.rows:
                 raise error_of(Status.OUT_OF_RANGE, f"row {row} of {self.rows}", path=self.path)

@@ -88,6 +88,18 @@ static packbuf_tensor *tensor_of(Walk &walk, const void *data, packbuf_dtype dty
   return tensor;
 }
 
+// Strides in bytes; none where the elements are contiguous, for then the tensor is memory like any.
+static void lay_out(packbuf_tensor *tensor, const uint64_t *shape, const int64_t *strides) {
+  int64_t next = tensor->dtype.bits / 8;
+  bool contiguous = true;
+  for (unsigned i = tensor->rank; i-- > 0;) {
+    if (strides[i] != next && shape[i] != 1) contiguous = false;
+    next *= static_cast<int64_t>(shape[i]);
+  }
+  tensor->shape = shape;
+  tensor->strides = contiguous ? nullptr : strides;
+}
+
 // packbuf._torch.describe(tensor) -> (tensor to hold, address, dtype's name, shape, strides in bytes), or it raises.
 static packbuf_tensor *described(Walk &walk, PyObject *describe, PyObject *object) {
   PyObject *told = must(PyObject_CallFunctionObjArgs(describe, object, nullptr));
@@ -107,8 +119,7 @@ static packbuf_tensor *described(Walk &walk, PyObject *describe, PyObject *objec
     steps[i] = PyLong_AsLongLong(tuple_item(strides, i));
   }
   if (PyErr_Occurred()) throw PythonError{};
-  tensor->shape = sizes;
-  tensor->strides = steps;
+  lay_out(tensor, sizes, steps);
   return tensor;
 }
 
@@ -135,16 +146,12 @@ packbuf_tensor *Walk::usual_tensor(PyObject *object) {
   const auto rank = static_cast<size_t>(told.ndim);
   auto *shape = take<uint64_t>(rank * 2);
   auto *strides = reinterpret_cast<int64_t *>(shape + rank);
-  int64_t next = dtype.bits / 8;
-  bool contiguous = true;
-  for (size_t i = rank; i-- > 0;) {
+  for (size_t i = 0; i < rank; i++) {
     shape[i] = static_cast<uint64_t>(told.shape[i]);
-    strides[i] = told.strides ? told.strides[i] * (dtype.bits / 8) : next;
-    if (strides[i] != next && told.shape[i] != 1) contiguous = false;
-    next *= told.shape[i];
+    if (told.strides) strides[i] = told.strides[i] * (dtype.bits / 8);
   }
-  tensor->shape = shape;
-  tensor->strides = contiguous ? nullptr : strides;
+  if (told.strides) lay_out(tensor, shape, strides);
+  else tensor->shape = shape;
   held_->add(object);
   return tensor;
 }

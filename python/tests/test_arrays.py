@@ -220,3 +220,20 @@ def test_errors_name_what_there_is():
         packbuf.pack({"a": [1]}, schema={"a": {"codec": "json"}})
     with pytest.raises(packbuf.WrongType, match="a schema is a mapping"):
         packbuf.pack({"a": [1]}, schema="a")
+
+
+def test_rows_that_are_none():
+    field = opened({"x": [1, 2, 3]}, metadata={"by": "me", "x": {"unit": "tokens"}})["x"]
+    assert field[-3] == 1 and field[-1] == 3 and field[np.int8(-2)] == 2
+    for row in (3, -4, -(2**70), 2**70):
+        with pytest.raises(packbuf.OutOfRange, match=f"row {row} of 3"):
+            field[row]
+    for rows in (slice(0, 2.5), slice("a"), [0.5, 1.0], np.array([1.5]), ["a"], slice(None, None, 1.0)):
+        with pytest.raises(packbuf.WrongType):
+            field.numpy(rows)
+    assert field.numpy(slice(np.int64(1), None)).tolist() == [2, 3]
+
+
+def test_metadata_is_of_its_place():
+    view = opened({"x": [1], "y": [2]}, metadata={"by": "me", "x": {"unit": "tokens", "by": "them"}})
+    assert view.metadata == {"by": "me"} and view["x"].metadata == {"unit": "tokens", "by": "them"} and view["y"].metadata == {}

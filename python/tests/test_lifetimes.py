@@ -114,6 +114,14 @@ def test_detached_copies():
     packed = packbuf.pack({"x": [1, 2]})
     assert packed.detach() == bytes(packed) == bytes(memoryview(packed)) and isinstance(packed.detach(), bytes)
     assert memoryview(packed).readonly and len(packed) == packed.nbytes
+    assert memoryview(packbuf.open(memory_of({"x": [1, 2]}))._core).readonly, "though the memory is not"
+
+
+def test_what_is_detached_is_opened_the_same_way():
+    packed = packbuf.pack({"x": np.arange(9), "o": [{1}] * 9, "t": ["text"] * 9}, allow_pickle=True)
+    view = packbuf.open(packed, allow_pickle=True, limits={"cell_bytes": 30, "rows": 9}).detach()
+    assert view["o"][0] == {1}
+    assert isinstance(packbuf.open(packed).detach()["o"][0], packbuf.Opaque)
 
 
 def test_pickling_copies():
@@ -241,17 +249,39 @@ def test_many_threads_read_one_view():
     assert not wrong
 
 
-def test_threads_run_while_bytes_move():
-    ticks, stop = [], threading.Event()
+def begun(batch):
+    under_way = _core.Batch(None, 4, 6, True, True, 0, 0, b"", False, None)
+    for name, column in batch.items():
+        under_way.add(name, column)
+    under_way.measure()
+    return under_way
+
+
+def moves():
+    """What works without the GIL, by name."""
+    numbers = np.random.default_rng(0).integers(0, 100, (64, 1 << 14))
+    under_way = begun({"x": numbers})
+    memory = bytearray(under_way.measure())
+    view = packbuf.open(packbuf.pack({"x": numbers, "t": [str(i) for i in range(50_000)]} | {"x": numbers.reshape(-1)[: 50_000 * 20].reshape(50_000, 20)}, packing="balanced"))
+    return {
+        "written": lambda: under_way.write_into(memory, 1),
+        "written, many": lambda: _core.write_many([under_way], [memory], 1),
+        "checked": view.verify,
+        "unpacked": view["x"].numpy,
+        "read as values": view["t"].tolist,
+        "read as rows": lambda: view.rows(0, 2000),
+    }
+
+
+@pytest.mark.parametrize("name", ["written", "written, many", "checked", "unpacked", "read as values", "read as rows"])
+def test_threads_run_while_bytes_move(name):
+    work, ticks, stop = moves()[name], [], threading.Event()
 
     def tick():
         while not stop.is_set():
             ticks.append(1)
             time.sleep(0)
 
-    under_way = _core.Batch(None, 4, 6, True, True, 0, 0, b"", False, None)
-    under_way.add("x", np.random.default_rng(0).integers(0, 100, (64, 1 << 14)))
-    memory = bytearray(under_way.measure())
     ticking = threading.Thread(target=tick)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1000)  # nobody gets the GIL who is not given it
@@ -259,15 +289,100 @@ def test_threads_run_while_bytes_move():
         ticking.start()
         for _ in range(200):
             before = len(ticks)
-            under_way.write_into(memory, 1)
+            work()
             if len(ticks) > before:
                 break
         else:
-            pytest.fail("no other thread ran while a batch was written")
+            pytest.fail("no other thread ran meanwhile")
     finally:
         stop.set()
         sys.setswitchinterval(interval)
         ticking.join()
+
+
+def test_workers_are_threads():
+    """As many as asked for: with a buffer for each at least."""
+    batches = [begun({"x": np.random.default_rng(i).integers(0, 100, 1 << 20)}) for i in range(4)]
+    memories, most, stop = [bytearray(batch.measure()) for batch in batches], [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            most[0] = max(most[0], len(os.listdir("/proc/self/task")))
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        before = len(os.listdir("/proc/self/task"))
+        for _ in range(200):
+            _core.write_many(batches, memories, 4)
+            if most[0] >= before + 3:
+                break
+        assert most[0] == before + 3
+    finally:
+        stop.set()
+        counting.join()
+
+
+WAITING = """
+import packbuf, numpy
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+x = numpy.random.default_rng(0).integers(0, 1 << 60, 3 << 20)
+before = resident()
+kept = [packbuf.pack({"x": x}) for _ in range(12)]
+held = resident() - before
+del kept
+waiting = resident() - before
+assert held > 12 * (24 << 20), held
+assert waiting < 100 << 20, waiting
+"""
+
+
+def test_memory_that_waits_has_a_bound():
+    ended = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_what_is_packed_is_held_until_it_is_written():
+    """Whoever allocates may take everything away that was handed over."""
+
+    def made():
+        text = [[{f"key {i} {j}": f"text {i} of {j} " * 3} for j in range(9)] for i in range(50)]
+        return {"t": text, "b": [[f"bytes {i}".encode() * 5, f"more {i}".encode()] for i in range(50)], "s": [f"a text {i} " * 4 for i in range(50)], "a": [np.arange(i, i + 40) for i in range(50)], "d": np.arange(5000).reshape(50, 100) * 7, "n": [2**70 + i for i in range(50)]}
+
+    expected = packbuf.pack(made()).detach()
+    batch, litter = made(), []
+
+    def alloc(sizes):
+        for column in batch.values():
+            for cell in column if isinstance(column, list) else ():
+                cell.clear() if isinstance(cell, list) else None
+            column.clear() if isinstance(column, list) else None
+        batch.clear()
+        gc.collect()
+        litter.extend([[{f"KEY {i} {j}": f"TEXT {i} OF {j} " * 3} for j in range(9)] for i in range(200)])
+        litter.extend([f"BYTES {i}".encode() * 5 for i in range(200)] + [f"A TEXT {i} " * 4 for i in range(200)] + [np.full(40, i) for i in range(200)] + [np.zeros(5000, int)])
+        return [bytearray(size) for size in sizes]
+
+    (buffer,), (size,) = packbuf.pack_many([batch], alloc)
+    assert bytes(buffer[:size]) == expected and not batch
+
+
+@pytest.mark.parametrize("width", [np.int32, np.int64])
+def test_lengths_of_ragged_rows(width):
+    items, offsets, lengths = np.arange(100), np.arange(0, 100, 10, width), np.arange(10, dtype=width)
+    batch = begun({})
+    with pytest.raises(packbuf.Error, match="one dtype"):
+        batch.add_ragged("x", items, offsets, lengths.astype(np.int64 if width is np.int32 else np.int32))
+    with pytest.raises(packbuf.Error) as caught:
+        batch.add_ragged("x", items, offsets[:9], lengths)
+    assert caught.value.code is packbuf.Status.ROW_COUNT
+    under_way = _core.Batch(None, 0, 6, True, True, 0, 0, b"", False, None)
+    under_way.add_ragged("x", items, offsets, lengths)
+    memory = bytearray(under_way.measure())
+    offsets[:], lengths[:] = np.iinfo(width).max // 2, np.iinfo(width).max // 2  # after they were found to be good
+    under_way.write_into(memory, 1)
+    assert [row.tolist() for row in packbuf.open(memory, verify="all")["x"]] == [list(range(i * 10, i * 11)) for i in range(10)]
 
 
 def test_in_asyncio():

@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, need
+from mutations import Tally, mutants
 
 import packbuf
 from packbuf import Status
@@ -44,9 +45,7 @@ def test_bytes_are_those_of_the_command(command, tmp_path, packing):
 
 
 def test_the_reader_of_the_spec_reads_it():
-    spec = importlib.util.spec_from_file_location("reader", ROOT / "spec" / "reader.py")
-    reader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reader)
+    reader = _reader()
     rows = [json.loads(line) for line in (SAMPLE / "rows.jsonl").read_text().splitlines()][:4]
     batch = {name: [row.get(name) for row in rows] for name in rows[0]} | {"n": list(range(4)), "f": [0.5, -0.0, 1e300, None]}
     for packing in (None, "balanced", "smallest"):
@@ -200,35 +199,72 @@ def test_damage_is_found():
     assert caught.value.code == Status.DATA_CHECKSUM and caught.value.rule == "D1" and caught.value.offset is not None
 
 
-def test_hostile_bytes_never_crash():
-    original = packbuf.pack([{"a": i, "t": "x" * i, "l": [1] * i, "m": {"k": [None, b"x", "y"]}, "v": np.ones(i)} for i in range(6)], packing="balanced").detach()
-    rng = np.random.default_rng(7)
-    for _ in range(3000):
-        bad = bytearray(original[: int(rng.integers(len(original) // 2, len(original) + 1))] if rng.random() < 0.2 else original)
-        for _ in range(int(rng.integers(1, 4))):
-            bad[int(rng.integers(0, len(bad)))] = int(rng.integers(0, 256))
-        head = int.from_bytes(bad[32:40], "little")
-        if 128 <= head <= len(bad):  # mend the head's checksum, so that more is reached
-            import struct
+HOSTILE = [{"a": i, "t": "x" * i, "l": [1] * i, "m": {"k": [None, b"x", "y"]}, "v": np.ones(i), "n": list(range(i, i * 90))} for i in range(6)]
 
-            spec = sys.modules.get("reader_crc") or _reader()
+
+def all_of(view):
+    """Everything in it, by every way of reading."""
+    rows, texts = view.rows(), [str(view.inspect()), view.schema().text]
+    for field in view.columns:
+        assert len(field.tolist()) == field.rows
+        if field.kind == "leaf":
+            field.numpy(fill=0)
+    return repr(rows), texts
+
+
+@pytest.mark.parametrize("packing", ["none", "balanced"])
+def test_changed_bytes_are_found(packing):
+    """By the checksums: what is opened all the same reads as before."""
+    original, tally = packbuf.pack(HOSTILE, packing=packing).detach(), Tally()
+    wanted = repr(packbuf.open(original).rows())
+    for bad in mutants(original, 1500, 7):
+        view = tally.of(lambda: packbuf.open(bad, verify="all"))
+        assert view is None or repr(view.rows()) == wanted
+    tally.check(20, 1000, 5)
+
+
+@pytest.mark.parametrize("packing", ["none", "balanced"])
+def test_hostile_bytes_never_crash(packing):
+    """With the head's checksum mended, so that more is reached: all is refused by name, or read, twice the same."""
+    original, opened, read, whole = packbuf.pack(HOSTILE, packing=packing).detach(), Tally(), Tally(), Tally()
+    spec = _reader()
+    for bad in map(bytearray, mutants(original, 1500, 8)):
+        head = int.from_bytes(bad[32:40], "little")
+        if 128 <= head <= len(bad):
             bad[60:64] = bytes(4)
-            struct.pack_into("<I", bad, 60, spec.crc32c(bytes(bad[:head])))
-        try:
-            view = packbuf.open(bad, limits={"rows": 10_000, "decoded_bytes": 1 << 24})
-            view.rows(), view.inspect(), view.schema()
-            for field in view.columns:
-                field.tolist()
-                if field.kind == "leaf":
-                    field.numpy(fill=0)
-        except packbuf.Error:
-            pass
+            bad[60:64] = spec.crc32c(bytes(bad[:head])).to_bytes(4, "little")
+        view = opened.of(lambda: packbuf.open(bad, limits={"rows": 10_000, "decoded_bytes": 1 << 24}))
+        if view is None:
+            continue
+        found = read.of(lambda: all_of(view))
+        assert found is None or found == all_of(view)
+        if whole.of(lambda: view.verify() or True):
+            assert found is not None or read.refused.keys() & {"LIMIT", "UNSUPPORTED_CODEC"}, "verified, and yet it cannot be read"
+    opened.check(500, 150, 5)
+    read.check(60, 50, 3)
+    whole.check(20, 200, 2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "least", "at_opening"),
+    [("head_bytes", 100, True), ("rows", 2, True), ("nodes", 2, True), ("buffers", 2, True), ("metadata", 1, True), ("depth", 1, False), ("decoded_bytes", 10, False), ("cell_bytes", 5, False), ("cell_depth", 2, False)],
+)
+def test_every_limit_is_that_limit(limit, least, at_opening):
+    batch = {"a": [1, 2, 3], "t": ["x" * 100] * 3, "m": [{"p": {"q": 1}}] * 3, "j": [[[[[[1, "a"]]]]]] * 3}
+    packed = packbuf.pack(batch, metadata={"a": "b", "c": "d"}, schema={"j": {"codec": "json_ragged"}}, row_sharing=False)
+    others = dict.fromkeys(("head_bytes", "rows", "nodes", "buffers", "metadata", "decoded_bytes", "cell_bytes"), 1 << 20) | {"depth": 32, "cell_depth": 32}
+    assert packbuf.open(packed, limits=others).rows() == [{name: column[i] for name, column in batch.items()} for i in range(3)]
+    for reopened in (False, True):
+        with pytest.raises(packbuf.Error) as caught:
+            view = packbuf.open(packed, limits={**others, limit: least})
+            assert not at_opening
+            (view.detach() if reopened else view).rows()
+        assert caught.value.code in {Status.LIMIT, Status.DEPTH}, caught.value
 
 
 def _reader():
-    spec = importlib.util.spec_from_file_location("reader_crc", ROOT / "spec" / "reader.py")
+    spec = importlib.util.spec_from_file_location("reader", ROOT / "spec" / "reader.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["reader_crc"] = module
     spec.loader.exec_module(module)
     return module
 
@@ -238,17 +274,22 @@ def test_vectors_of_the_spec():
     need(folder.exists(), "no spec/vectors")
     valid, invalid = sorted((folder / "valid").glob("*.pbuf")), sorted((folder / "invalid").glob("*.pbuf"))
     assert len(valid) > 20 and len(invalid) > 50
+    cells, unsupported, rules = 0, set(), set()
     for path in valid:
         view = packbuf.open(path, verify="all", tensors="numpy")
-        if view._core.kind == 1:
-            for field in view.columns:
-                try:
-                    field.tolist()
-                except packbuf.Unsupported:
-                    pass
+        for field in view.columns if view._core.kind == 1 else ():
+            try:
+                cells += len(field.tolist())
+            except packbuf.Unsupported:
+                unsupported.add(path.stem)
+    assert cells > 1000 and {"unknown_codec", "logical_types"} <= unsupported, (cells, unsupported)
+    assert all("unknown" in name or name == "logical_types" for name in unsupported), unsupported
     for path in invalid:
-        with pytest.raises(packbuf.Error):
+        with pytest.raises(packbuf.Error) as caught:
             packbuf.open(path, verify="all")
+        rules.add(caught.value.rule)
+        assert re.match(rf"{caught.value.rule}_|[a-z]+_", path.stem, re.IGNORECASE), (path.stem, caught.value)
+    assert len(rules) > 50
 
 
 def test_inspect_and_repr():

@@ -4,6 +4,7 @@ PACKBUF_CASES=100000 makes it a campaign: make python-cases.
 """
 
 import datetime as dt
+import pickle
 import struct
 
 import numpy as np
@@ -253,6 +254,18 @@ def test_pickle_only_when_both_sides_say_so():
     assert isinstance(cell, packbuf.Opaque) and cell.serializer == "pickle5"
     again = packbuf.pack({"o": packbuf.open(packed)["o"].tolist()})
     assert packbuf.open(again, allow_pickle=True)["o"].tolist() == column
+    zoned = [dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), None]
+    assert packbuf.open(packbuf.pack({"o": zoned}, allow_pickle=True), allow_pickle=True)["o"].tolist() == zoned
+
+
+def test_what_others_serialized_is_never_unpickled():
+    class Trap:
+        def __reduce__(self):
+            return pytest.fail, ("it was unpickled",)
+
+    for serializer in ("pickle", "pickle4", "cloudpickle", "", "PICKLE5"):
+        cell = packbuf.Opaque(serializer, pickle.dumps(Trap()))
+        assert packbuf.open(packbuf.pack({"o": [cell]}, allow_pickle=True), allow_pickle=True)["o"].tolist() == [cell]
 
 
 def test_images():
