@@ -174,10 +174,14 @@ test('a list or fragments that do not fit are refused by error and fragment', fu
     reseal(bytes);
     return [bytes, { head_checksum: BigInt(open(bytes).header.head_checksum) }];
   };
-  const [noToken, noTokenListed] = [fields.slice(), {}];
-  noToken.fill(0, 104, 120);
-  reseal(noToken);
-  noTokenListed.head_checksum = BigInt(open(noToken).header.head_checksum);
+  const withoutToken = [a, b, fields].map((bytes) => {
+    const changedBytes = bytes.slice();
+    changedBytes.fill(0, 104, 120);
+    reseal(changedBytes);
+    return changedBytes;
+  });
+  const ofThese = (fragments) => ({ list: list.map((f, i) => ({ ...f, head_checksum: BigInt(open(fragments[i]).header.head_checksum) })) });
+  const mixed = [a, b, withoutToken[2]];
   const broken = b.slice();
   broken[130] ^= 1;
   const cases = [
@@ -189,7 +193,8 @@ test('a list or fragments that do not fit are refused by error and fragment', fu
     ['neither rows nor fields', [a, b, fields], changed(0, { appends: undefined }), 'BAD_MANIFEST 0 -1'],
     ['a manifest', [bytesOf(`${VALID}/manifest.pbuf`)], {}, 'FRAGMENT_MISMATCH 0 -1'],
     ['a head that is broken', [a, broken], {}, 'HEAD_CHECKSUM 1 -1'],
-    ['no token', [a, b, noToken], changed(2, noTokenListed), 'ROW_ORDER 2 -1'],
+    ['another token', mixed, ofThese(mixed), 'ROW_ORDER 2 -1'],
+    ['no token', withoutToken, ofThese(withoutToken), 'ROW_ORDER 2 -1'],
     ['a field twice', [a, b, renamed('reward', 'tokens')[0]], changed(2, renamed('reward', 'tokens')[1]), 'DUPLICATE_NAME 2 0 tokens'],
     ['other columns', [a, other], {}, 'SCHEMA_MISMATCH 1 2 tokens'],
     ['fewer fragments than are listed', [a, b], { list }, 'INVALID_ARGUMENT -1 -1'],
