@@ -2,7 +2,7 @@
 // error, offset and level that index.tsv names; its tables are those of packbuf.md; what the command packs from data of no vector, in every
 // packing, it reads as spec/reader.py and `packbuf unpack` do; and bytes that were flipped or cut are refused or read, and nothing else.
 // May use: spec/, build/packbuf (or PACKBUF_TOOL), python3. Run by tests/reader_js.sh.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -174,10 +174,14 @@ test('a list or fragments that do not fit are refused by error and fragment', fu
     reseal(bytes);
     return [bytes, { head_checksum: BigInt(open(bytes).header.head_checksum) }];
   };
-  const [noToken, noTokenListed] = [fields.slice(), {}];
-  noToken.fill(0, 104, 120);
-  reseal(noToken);
-  noTokenListed.head_checksum = BigInt(open(noToken).header.head_checksum);
+  const withoutToken = [a, b, fields].map((bytes) => {
+    const changedBytes = bytes.slice();
+    changedBytes.fill(0, 104, 120);
+    reseal(changedBytes);
+    return changedBytes;
+  });
+  const ofThese = (fragments) => ({ list: list.map((f, i) => ({ ...f, head_checksum: BigInt(open(fragments[i]).header.head_checksum) })) });
+  const mixed = [a, b, withoutToken[2]];
   const broken = b.slice();
   broken[130] ^= 1;
   const cases = [
@@ -189,7 +193,8 @@ test('a list or fragments that do not fit are refused by error and fragment', fu
     ['neither rows nor fields', [a, b, fields], changed(0, { appends: undefined }), 'BAD_MANIFEST 0 -1'],
     ['a manifest', [bytesOf(`${VALID}/manifest.pbuf`)], {}, 'FRAGMENT_MISMATCH 0 -1'],
     ['a head that is broken', [a, broken], {}, 'HEAD_CHECKSUM 1 -1'],
-    ['no token', [a, b, noToken], changed(2, noTokenListed), 'ROW_ORDER 2 -1'],
+    ['another token', mixed, ofThese(mixed), 'ROW_ORDER 2 -1'],
+    ['no token', withoutToken, ofThese(withoutToken), 'ROW_ORDER 2 -1'],
     ['a field twice', [a, b, renamed('reward', 'tokens')[0]], changed(2, renamed('reward', 'tokens')[1]), 'DUPLICATE_NAME 2 0 tokens'],
     ['other columns', [a, other], {}, 'SCHEMA_MISMATCH 1 2 tokens'],
     ['fewer fragments than are listed', [a, b], { list }, 'INVALID_ARGUMENT -1 -1'],
@@ -265,6 +270,26 @@ test('bytes that are read by place, and not all of them', function* () {
   node.cell(0);
   if (read >= bytes.length) yield `${read} of ${bytes.length} bytes`;
   if (packed.toJson() !== vector('two_checksum_chunks').toJson()) yield 'not the same';
+});
+
+test('places beyond 4 GiB are exact', function* () {
+  const header = Buffer.from("{'descr': '|u1', 'fortran_order': False, 'shape': (4, 64), }".padEnd(117) + '\n');
+  const elements = Array.from({ length: 256 }, (_, i) => i);
+  fs.writeFileSync(`${tmp}/bytes.npy`, Buffer.concat([Buffer.from('\x93NUMPY\x01\x00\x76\x00', 'latin1'), header, Buffer.from(elements)]));
+  run(TOOL, 'pack', `${tmp}/bytes.npy`, '--packing', 'none', '--no-checksums', '-o', `${tmp}/small.pbuf`);
+  const bytes = bytesOf(`${tmp}/small.pbuf`);
+  const { head_length: head } = open(bytes).header;
+  const rows = 2 ** 33 + 3; // of 64 bytes: 512 GiB
+  const view = new DataView(bytes.buffer);
+  for (const [at, n] of [[24, head + 64 * rows], [48, rows], [176, rows], [208, 64 * rows], [224, 64 * rows]]) view.setBigUint64(at, BigInt(n), true);
+  reseal(bytes.subarray(0, head));
+  const data = (at) => (at - head) % 251;
+  const read = (at, length) => (at < head ? bytes.slice(at, at + length) : Uint8Array.from({ length }, (_, i) => data(at + i)));
+  const packed = open({ length: head + 64 * rows, read }, { file: true });
+  const [node] = packed.fields.values();
+  for (const row of [0, 2 ** 25, 2 ** 26 + 1, rows - 1])
+    if (!equal(node.cell(row).bytes, read(head + 64 * row, 64))) yield `row ${row}`;
+  if (refusal(() => node.cell(rows)) !== ' OUT_OF_RANGE -1') yield 'a row beyond the end';
 });
 
 test('section 16 tells values apart', function* () {
@@ -443,6 +468,45 @@ test('flipped bits are found, and with checksums made again refused or read', fu
       refusal(() => read(bytes));
     }
   }
+});
+
+const VERIFY = `
+import sys
+sys.path.insert(0, "spec")
+from reader import Packed, PackbufError
+for name in sys.argv[1:]:
+    try:
+        Packed(open(name, "rb").read()).verify()
+        print("ok")
+    except PackbufError as error:
+        print(error.rule, error.error, error.offset)
+`;
+
+/** What the command says of a file, as rule, error and offset. */
+function verdict(name) {
+  const { stderr } = spawnSync(TOOL, ['verify', '-q', name], { encoding: 'utf8' });
+  const [, error, rule, offset] = /([A-Z0-9_]+) \((\w+)\) at byte (\d+)/.exec(stderr) ?? [];
+  return rule ? `${rule} ${error} ${offset}` : stderr || 'ok';
+}
+
+test('of changed bytes this reader, reader.py and the command say the same: rule, error and offset', function* () {
+  const next = numbersFrom(521288629);
+  const names = valid().filter((name) => fs.statSync(`${VALID}/${name}`).size < 12000);
+  const ours = [];
+  const files = Array.from({ length: 400 }, (_, i) => {
+    const bytes = bytesOf(`${VALID}/${names[next(names.length)]}`);
+    for (let changes = 1 + next(3); changes > 0; changes--) {
+      const at = next(bytes.length);
+      bytes[at] = [bytes[at] ^ 1 << next(8), 0, 255, bytes[at] + 1, next(16)][next(5)];
+    }
+    reseal(bytes);
+    ours.push(refusal(() => open(bytes, { file: true }).verify()) || 'ok');
+    fs.writeFileSync(`${tmp}/changed${i}.pbuf`, bytes);
+    return `${tmp}/changed${i}.pbuf`;
+  });
+  const python = run('python3', '-B', '-c', VERIFY, ...files).trim().split('\n');
+  for (const [i, name] of files.entries())
+    if (ours[i] !== python[i] || ours[i] !== verdict(name)) yield `${i}: ${ours[i]}; reader.py: ${python[i]}; command: ${verdict(name)}`;
 });
 
 test('a file that is cut, or longer, is refused at every length', function* () {
