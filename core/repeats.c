@@ -252,7 +252,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_node *node, uint64_t row) {
     for (unsigned i = packbuf_i_row_places(node, at.run); i > 0; i--)
       key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(at.run, i)));
     return packbuf_i_hash_ends(key, at.run.size, at.run.bytes,
-                               at.run.bytes + (at.run.size < 64 ? 0 : at.run.size - 64));
+                               at.run.size < 64 ? at.run.bytes : at.run.bytes + (at.run.size - 64));
   }
   for (; packbuf_i_row_more(&at); at.run.size = 0) {
     const size_t head = at.run.size < 64 - first ? (size_t)at.run.size : 64 - first;
