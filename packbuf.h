@@ -10259,6 +10259,7 @@ typedef struct packbuf_i_pair {
   struct packbuf_i_pair *next;
   const char *path, *key, *text; /* path NULL: of the whole buffer */
   size_t key_size, text_size;    /* as they were when the pair was added: a text that grows is cut, not overrun */
+  int yields;                    /* to another of its path and key; and is left out where the batch has no such field */
 } packbuf_i_pair;
 
 PACKBUF_API packbuf_options packbuf_default_options(void) {
@@ -10562,30 +10563,36 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
-                                                const char *text, packbuf_error *error) {
+static packbuf_status packbuf_i_add_pair(packbuf_batch *batch, const char *path, packbuf_text key, packbuf_text text,
+                                         int yields, packbuf_error *error) {
   packbuf_i_pair *pair;
-  size_t key_size, text_size;
-  packbuf_status status = packbuf_i_check_add(batch, key, text, error);
-  if (status) return status;
-  key_size = strlen(key);
-  text_size = strlen(text);
-  if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size ||
-      packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
-    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is not UTF-8", path, PACKBUF_NOWHERE);
+  if (packbuf_i_utf8_valid((const uint8_t *)key.data, key.size) != key.size ||
+      packbuf_i_utf8_valid((const uint8_t *)text.data, text.size) != text.size)
+    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path, PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, 8);
   if (!pair) return packbuf_i_no_memory(error);
   pair->next = NULL;
   pair->path = path;
-  pair->key = key;
-  pair->text = text;
-  pair->key_size = key_size;
-  pair->text_size = text_size;
+  pair->key = key.data;
+  pair->text = text.data;
+  pair->key_size = key.size;
+  pair->text_size = text.size;
+  pair->yields = yields;
   if (batch->last_pair) batch->last_pair->next = pair;
   else batch->pairs = pair;
   batch->last_pair = pair;
   batch->plan = NULL;
   return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
+                                                const char *text, packbuf_error *error) {
+  packbuf_text pair[2];
+  packbuf_status status = packbuf_i_check_add(batch, key, text, error);
+  if (status) return status;
+  pair[0].data = key, pair[0].size = strlen(key);
+  pair[1].data = text, pair[1].size = strlen(text);
+  return packbuf_i_add_pair(batch, path, pair[0], pair[1], 0, error);
 }
 
 /* The columns of packbuf_add_rows: an open-addressing table from key to column. The table only finds columns; their
@@ -17424,9 +17431,11 @@ static packbuf_status packbuf_i_plan_names(packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-/* The node that a path names: its index, or UINT32_MAX. */
-static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, unsigned scope, const char *path) {
-  for (uint32_t i = 0; i < plan->node_count; i++) {
+/* The node that a path names: its index, or UINT32_MAX. `near`: where it may well be, or soon after. */
+static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, unsigned scope, const char *path, uint32_t near) {
+  if (near >= plan->node_count) near = 0;
+  for (uint32_t k = 0; k < plan->node_count; k++) {
+    const uint32_t left = plan->node_count - near, i = k < left ? near + k : k - left;
     const char *rest = plan->nodes[i]->scope == scope ? packbuf_i_path_skip(plan->nodes[i], path) : NULL;
     if (rest && *rest == 0) return i;
   }
@@ -17439,7 +17448,7 @@ static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
   for (size_t i = 0; i < plan->options->schema_count && plan->kind == 1; i++) {
     const packbuf_schema *schema = &plan->options->schemas[i];
     if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
-        packbuf_i_resolve(plan, schema->batch_value, schema->path) != UINT32_MAX)
+        packbuf_i_resolve(plan, schema->batch_value, schema->path, 0) != UINT32_MAX)
       continue;
     return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND,
                                 schema->batch_value
@@ -17450,39 +17459,69 @@ static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
   return PACKBUF_OK;
 }
 
-static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
-  packbuf_i_pair *pair;
-  packbuf_i_pair **pairs;
-  uint32_t *list, *nodes, i = 0;
-  for (pair = batch->pairs; pair; pair = pair->next) plan->pair_count++;
-  if (!plan->pair_count) return PACKBUF_OK;
-  if (plan->pair_count > 65536)
-    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
-  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, plan->pair_count * 2 * sizeof *pairs, 8);
-  list = (uint32_t *)packbuf_arena_alloc(plan->arena, plan->pair_count * 4 * sizeof *list, sizeof *list);
-  if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
-  plan->pairs = pairs;
-  plan->pair_nodes = nodes = list + 2 * plan->pair_count;
-  for (pair = batch->pairs; pair; pair = pair->next, i++) {
-    pairs[i] = pair;
-    nodes[i] = pair->path ? packbuf_i_resolve(plan, 0, pair->path) : UINT32_MAX;
-    list[i] = i;
-    if (pair->path && nodes[i] == UINT32_MAX)
+/* The pairs of the batch and their nodes, in the order they were given; room for as many behind them. */
+static packbuf_status packbuf_i_plan_pairs(packbuf_i_plan *plan, const packbuf_batch *batch, packbuf_i_pair **pairs,
+                                           uint32_t *nodes) {
+  uint32_t found = 0;
+  plan->pair_count = 0;
+  for (packbuf_i_pair *pair = batch->pairs; pair; pair = pair->next) {
+    const uint32_t node = pair->path ? packbuf_i_resolve(plan, 0, pair->path, found) : UINT32_MAX;
+    if (node != UINT32_MAX) found = node;
+    if (pair->path && node == UINT32_MAX && pair->yields) continue;
+    if (pair->path && node == UINT32_MAX)
       return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND, "metadata names a field that does not exist",
                                   pair->path, PACKBUF_NOWHERE);
+    pairs[plan->pair_count] = pair;
+    nodes[plan->pair_count++] = node;
   }
-  list = (uint32_t *)packbuf_i_sort(list, list + plan->pair_count, plan->pair_count, sizeof *list,
-                                    packbuf_i_compare_pairs, plan);
-  for (i = 1; i < plan->pair_count; i++)
-    if (packbuf_i_compare_pairs(plan, &list[i - 1], &list[i]) == 0)
-      return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
-                                  pairs[list[i]]->path ? pairs[list[i]]->path : "", PACKBUF_NOWHERE);
-  for (i = 0; i < plan->pair_count; i++) { /* in order, beside the unsorted ones that list refers to */
-    pairs[plan->pair_count + i] = pairs[list[i]];
-    nodes[plan->pair_count + i] = nodes[list[i]];
+  plan->pairs = pairs;
+  plan->pair_nodes = nodes;
+  return PACKBUF_OK;
+}
+
+/* Leaves one pair of each node and key in the sorted list, and of those that yield the first; *kept: how many. */
+static packbuf_status packbuf_i_plan_yield(const packbuf_i_plan *plan, uint32_t *list, uint32_t *kept) {
+  *kept = 0;
+  for (uint32_t i = 0; i < plan->pair_count; i++) {
+    const packbuf_i_pair *pair = plan->pairs[list[i]];
+    if (!*kept || packbuf_i_compare_pairs(plan, &list[*kept - 1], &list[i]) != 0) {
+      list[(*kept)++] = list[i];
+    } else if (!pair->yields) {
+      if (!plan->pairs[list[*kept - 1]]->yields)
+        return packbuf_i_field_fail(plan->error, PACKBUF_DUPLICATE_NAME, "a metadata key is given twice",
+                                    pair->path ? pair->path : "", PACKBUF_NOWHERE);
+      list[*kept - 1] = list[i];
+    }
   }
-  plan->pairs = pairs + plan->pair_count;
-  plan->pair_nodes = nodes + plan->pair_count;
+  return PACKBUF_OK;
+}
+
+static packbuf_status packbuf_i_plan_metadata(packbuf_i_plan *plan, const packbuf_batch *batch) {
+  uint32_t count = 0, kept = 0, *list, *nodes;
+  packbuf_i_pair **pairs;
+  packbuf_status status;
+  for (const packbuf_i_pair *pair = batch->pairs; pair; pair = pair->next) count++;
+  if (!count) return PACKBUF_OK;
+  if (count > 65536)
+    return packbuf_i_plan_fail(plan, NULL, PACKBUF_LIMIT, "more than 65536 metadata pairs", PACKBUF_NOWHERE);
+  pairs = (packbuf_i_pair **)packbuf_arena_alloc(plan->arena, count * 2 * sizeof *pairs, 8);
+  list = (uint32_t *)packbuf_arena_alloc(plan->arena, count * 4 * sizeof *list, sizeof *list);
+  if (!pairs || !list) return packbuf_i_plan_no_memory(plan);
+  nodes = list + 2 * count;
+  status = packbuf_i_plan_pairs(plan, batch, pairs, nodes);
+  if (status != PACKBUF_OK) return status;
+  for (uint32_t i = 0; i < plan->pair_count; i++) list[i] = i;
+  list =
+      (uint32_t *)packbuf_i_sort(list, list + count, plan->pair_count, sizeof *list, packbuf_i_compare_pairs, plan);
+  status = packbuf_i_plan_yield(plan, list, &kept);
+  if (status != PACKBUF_OK) return status;
+  for (uint32_t i = 0; i < kept; i++) { /* in order, behind those that list refers to */
+    pairs[count + i] = pairs[list[i]];
+    nodes[count + i] = nodes[list[i]];
+  }
+  plan->pairs = pairs + count;
+  plan->pair_nodes = nodes + count;
+  plan->pair_count = kept;
   return PACKBUF_OK;
 }
 
@@ -22533,8 +22572,10 @@ static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packb
     if (status != PACKBUF_OK) return packbuf_i_of_fragment(error, status, part->fragment);
     if (i == 0 && (join->flags & PACKBUF_FIRST_VALUE)) return PACKBUF_OK;
     if (i && !packbuf_equal(value, &other))
-      return packbuf_i_join_fail(error, PACKBUF_SCHEMA_MISMATCH, "fragments have different batch values of this name",
-                                 field->name, part->fragment, PACKBUF_NOWHERE);
+      return packbuf_i_join_fail(
+          error, PACKBUF_SCHEMA_MISMATCH,
+          "fragments have different batch values of this name (PACKBUF_FIRST_VALUE, first_value: the first's)",
+          field->name, part->fragment, PACKBUF_NOWHERE);
   }
   return PACKBUF_OK;
 }
@@ -23039,14 +23080,17 @@ static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fr
     if (pair) {
       if (!(c->join->flags & PACKBUF_FIRST_VALUE) &&
           !packbuf_i_same_bytes(pair->text, pair->text_size, from.text.data, from.text.size))
-        return packbuf_i_join_fail(c->error, PACKBUF_SCHEMA_MISMATCH, "fragments have different metadata of this key",
-                                   from.key, fragment, PACKBUF_NOWHERE);
+        return packbuf_i_join_fail(
+            c->error, PACKBUF_SCHEMA_MISMATCH,
+            "fragments have different metadata of this key (PACKBUF_FIRST_VALUE, first_value: the first's)", from.key,
+            fragment, PACKBUF_NOWHERE);
       continue;
     }
     pair = (packbuf_i_pair *)packbuf_i_array(c->arena, 1, sizeof *pair);
     if (!pair) return packbuf_i_no_memory(c->error);
     pair->next = NULL;
     pair->path = path;
+    pair->yields = 0;
     pair->key = from.key.data, pair->key_size = from.key.size;
     pair->text = from.text.data, pair->text_size = from.text.size;
     if (c->batch->last_pair) c->batch->last_pair->next = pair;

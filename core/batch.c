@@ -18,6 +18,7 @@ typedef struct packbuf_i_pair {
   struct packbuf_i_pair *next;
   const char *path, *key, *text; /* path NULL: of the whole buffer */
   size_t key_size, text_size;    /* as they were when the pair was added: a text that grows is cut, not overrun */
+  int yields;                    /* to another of its path and key; and is left out where the batch has no such field */
 } packbuf_i_pair;
 
 PACKBUF_API packbuf_options packbuf_default_options(void) {
@@ -321,30 +322,36 @@ PACKBUF_API packbuf_status packbuf_add_batch_value(packbuf_batch *batch, const c
   return PACKBUF_OK;
 }
 
-PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
-                                                const char *text, packbuf_error *error) {
+static packbuf_status packbuf_i_add_pair(packbuf_batch *batch, const char *path, packbuf_text key, packbuf_text text,
+                                         int yields, packbuf_error *error) {
   packbuf_i_pair *pair;
-  size_t key_size, text_size;
-  packbuf_status status = packbuf_i_check_add(batch, key, text, error);
-  if (status) return status;
-  key_size = strlen(key);
-  text_size = strlen(text);
-  if (packbuf_i_utf8_valid((const uint8_t *)key, key_size) != key_size ||
-      packbuf_i_utf8_valid((const uint8_t *)text, text_size) != text_size)
-    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is not UTF-8", path, PACKBUF_NOWHERE);
+  if (packbuf_i_utf8_valid((const uint8_t *)key.data, key.size) != key.size ||
+      packbuf_i_utf8_valid((const uint8_t *)text.data, text.size) != text.size)
+    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path, PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, 8);
   if (!pair) return packbuf_i_no_memory(error);
   pair->next = NULL;
   pair->path = path;
-  pair->key = key;
-  pair->text = text;
-  pair->key_size = key_size;
-  pair->text_size = text_size;
+  pair->key = key.data;
+  pair->text = text.data;
+  pair->key_size = key.size;
+  pair->text_size = text.size;
+  pair->yields = yields;
   if (batch->last_pair) batch->last_pair->next = pair;
   else batch->pairs = pair;
   batch->last_pair = pair;
   batch->plan = NULL;
   return PACKBUF_OK;
+}
+
+PACKBUF_API packbuf_status packbuf_add_metadata(packbuf_batch *batch, const char *path, const char *key,
+                                                const char *text, packbuf_error *error) {
+  packbuf_text pair[2];
+  packbuf_status status = packbuf_i_check_add(batch, key, text, error);
+  if (status) return status;
+  pair[0].data = key, pair[0].size = strlen(key);
+  pair[1].data = text, pair[1].size = strlen(text);
+  return packbuf_i_add_pair(batch, path, pair[0], pair[1], 0, error);
 }
 
 /* The columns of packbuf_add_rows: an open-addressing table from key to column. The table only finds columns; their

@@ -483,14 +483,17 @@ static packbuf_status packbuf_i_concat_metadata(packbuf_i_concat *c, uint32_t fr
     if (pair) {
       if (!(c->join->flags & PACKBUF_FIRST_VALUE) &&
           !packbuf_i_same_bytes(pair->text, pair->text_size, from.text.data, from.text.size))
-        return packbuf_i_join_fail(c->error, PACKBUF_SCHEMA_MISMATCH, "fragments have different metadata of this key",
-                                   from.key, fragment, PACKBUF_NOWHERE);
+        return packbuf_i_join_fail(
+            c->error, PACKBUF_SCHEMA_MISMATCH,
+            "fragments have different metadata of this key (PACKBUF_FIRST_VALUE, first_value: the first's)", from.key,
+            fragment, PACKBUF_NOWHERE);
       continue;
     }
     pair = (packbuf_i_pair *)packbuf_i_array(c->arena, 1, sizeof *pair);
     if (!pair) return packbuf_i_no_memory(c->error);
     pair->next = NULL;
     pair->path = path;
+    pair->yields = 0;
     pair->key = from.key.data, pair->key_size = from.key.size;
     pair->text = from.text.data, pair->text_size = from.text.size;
     if (c->batch->last_pair) c->batch->last_pair->next = pair;

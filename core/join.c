@@ -499,8 +499,10 @@ static packbuf_status packbuf_i_join_value(const packbuf_join *join, const packb
     if (status != PACKBUF_OK) return packbuf_i_of_fragment(error, status, part->fragment);
     if (i == 0 && (join->flags & PACKBUF_FIRST_VALUE)) return PACKBUF_OK;
     if (i && !packbuf_equal(value, &other))
-      return packbuf_i_join_fail(error, PACKBUF_SCHEMA_MISMATCH, "fragments have different batch values of this name",
-                                 field->name, part->fragment, PACKBUF_NOWHERE);
+      return packbuf_i_join_fail(
+          error, PACKBUF_SCHEMA_MISMATCH,
+          "fragments have different batch values of this name (PACKBUF_FIRST_VALUE, first_value: the first's)",
+          field->name, part->fragment, PACKBUF_NOWHERE);
   }
   return PACKBUF_OK;
 }

@@ -193,11 +193,28 @@ static packbuf_status packbuf_i_add_cells(const packbuf_i_chunked *c) {
 
 /* ---- fields ---- */
 
-/* Asks for the logical type of times, and keeps their zone. Room for the schema was made. */
-static packbuf_status packbuf_i_note_times(const packbuf_i_importer *in, const packbuf_i_arrow *type) {
+/* Adds metadata as those of a path (NULL: of the batch), but what packbuf and Arrow say in them. They yield to those
+ * that are added otherwise. */
+static packbuf_status packbuf_i_note_pairs(const packbuf_i_importer *in, const char *path, const char *metadata) {
+  const char *at;
+  packbuf_text pair[2];
+  int32_t count = packbuf_i_arrow_pairs(metadata, &at);
   packbuf_status status = PACKBUF_OK;
-  for (int64_t i = 0; status == PACKBUF_OK && i < type->count; i++)
-    status = packbuf_i_note_times(in, &type->children[i]);
+  for (; status == PACKBUF_OK && count > 0; count--) {
+    if (!packbuf_i_arrow_pair(&at, pair)) break;
+    if (!packbuf_i_reserved_key(pair[0]))
+      status = packbuf_i_add_pair(in->batch, path, pair[0], pair[1], 1, in->error);
+  }
+  if (status != PACKBUF_OK || count == 0) return status;
+  return packbuf_i_refuse_arrow(in, path, PACKBUF_INVALID_ARGUMENT, "metadata with a length below 0", PACKBUF_NOWHERE);
+}
+
+/* What a column's types say beside the values: metadata, and of times the logical type, for which there is room, and
+ * zone. Below lists there are no paths for it. */
+static packbuf_status packbuf_i_note_type(const packbuf_i_importer *in, const packbuf_i_arrow *type) {
+  packbuf_status status = packbuf_i_note_pairs(in, type->path, type->schema->metadata);
+  for (int64_t i = 0; status == PACKBUF_OK && type->kind == PACKBUF_I_ARROW_STRUCT && i < type->count; i++)
+    status = packbuf_i_note_type(in, &type->children[i]);
   if (status == PACKBUF_OK && type->unit) {
     packbuf_schema *schema = (packbuf_schema *)(uintptr_t)&in->batch->options.schemas[in->batch->options.schema_count];
     memset(schema, 0, sizeof *schema); /* in the arena, beyond the caller's */
@@ -207,7 +224,8 @@ static packbuf_status packbuf_i_note_times(const packbuf_i_importer *in, const p
     schema->parameter = type->unit;
     in->batch->options.schema_count++;
     if (type->zone.size)
-      status = packbuf_add_metadata(in->batch, type->path, PACKBUF_I_TIMEZONE_KEY, type->zone.data, in->error);
+      status = packbuf_i_add_pair(in->batch, type->path, packbuf_i_text_of(PACKBUF_I_TIMEZONE_KEY), type->zone, 1,
+                                  in->error);
   }
   return status;
 }
@@ -245,7 +263,7 @@ static packbuf_status packbuf_i_add_column(const packbuf_i_chunked *c) {
             type->kind == PACKBUF_I_ARROW_BLOCK))
     status = packbuf_i_add_texts(c);
   else status = packbuf_i_add_cells(c);
-  return status == PACKBUF_OK ? packbuf_i_note_times(c->in, type) : status;
+  return status == PACKBUF_OK ? packbuf_i_note_type(c->in, type) : status;
 }
 
 static packbuf_status packbuf_i_begin_import(packbuf_i_importer *in, packbuf_batch *batch,
@@ -326,6 +344,7 @@ PACKBUF_API packbuf_status packbuf_arrow_import(packbuf_batch *batch, const stru
       status = packbuf_i_refuse_type(&in, &type, PACKBUF_NOT_NULLABLE, "a record batch with rows that are null");
   }
   if (status == PACKBUF_OK) status = packbuf_i_room_for_times(&in);
+  if (status == PACKBUF_OK) status = packbuf_i_note_pairs(&in, NULL, schema->metadata);
   if (status != PACKBUF_OK) return status;
   cut = (struct ArrowArray *)packbuf_i_array(in.arena, count, sizeof *cut);
   children = (const struct ArrowArray **)packbuf_i_array(in.arena, count, sizeof *children);

@@ -77,9 +77,7 @@ static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packb
     packbuf_metadata pair;
     status = packbuf_get_metadata(view, next, &pair, error);
     if (status != PACKBUF_OK || pair.node != draft->node) break;
-    if (packbuf_i_text_begins(pair.key, "ARROW:") || packbuf_i_text_begins(pair.key, "packbuf.") ||
-        packbuf_i_text_is(pair.key, PACKBUF_I_TIMEZONE_KEY) || sink->size + pair.key.size + pair.text.size > INT32_MAX)
-      continue;
+    if (packbuf_i_reserved_key(pair.key) || sink->size + pair.key.size + pair.text.size > INT32_MAX) continue;
     packbuf_i_push_pair(sink, pair.key, pair.text);
     (*pushed)++;
   }

@@ -73,25 +73,36 @@ static packbuf_status packbuf_i_refuse_type(const packbuf_i_importer *in, const 
 
 /* ---- metadata ---- */
 
-/* The text of a key in Arrow's metadata; size 0: none. What breaks their form ends them. */
-static packbuf_text packbuf_i_arrow_text(const char *metadata, const char *key) {
-  packbuf_text pair[2] = {{"", 0}, {"", 0}};
-  const packbuf_text none = {"", 0};
-  int32_t count = 0, size;
+/* How many pairs Arrow's metadata have; *at then stands before the first. Below 0: they break their own form. */
+static int32_t packbuf_i_arrow_pairs(const char *metadata, const char **at) {
+  int32_t count = 0;
   if (metadata) {
     memcpy(&count, metadata, 4);
-    metadata += 4;
+    *at = metadata + 4;
   }
-  for (; count > 0; count--) {
-    for (int part = 0; part < 2; part++) {
-      memcpy(&size, metadata, 4);
-      if (size < 0) return none;
-      pair[part].data = metadata + 4;
-      pair[part].size = (size_t)size;
-      metadata += 4 + (size_t)size;
-    }
+  return count;
+}
+
+/* The next pair; 0: it breaks the form. */
+static int packbuf_i_arrow_pair(const char **at, packbuf_text pair[2]) {
+  for (int part = 0; part < 2; part++) {
+    int32_t size;
+    memcpy(&size, *at, 4);
+    if (size < 0) return 0;
+    pair[part].data = *at + 4;
+    pair[part].size = (size_t)size;
+    *at += 4 + (size_t)size;
+  }
+  return 1;
+}
+
+/* The text of a key in Arrow's metadata; size 0: none. What breaks their form ends them. */
+static packbuf_text packbuf_i_arrow_text(const char *metadata, const char *key) {
+  const packbuf_text none = {"", 0};
+  const char *at;
+  packbuf_text pair[2];
+  for (int32_t count = packbuf_i_arrow_pairs(metadata, &at); count > 0 && packbuf_i_arrow_pair(&at, pair); count--)
     if (packbuf_i_text_is(pair[0], key)) return pair[1];
-  }
   return none;
 }
 

@@ -25,6 +25,12 @@ static int packbuf_i_text_begins(packbuf_text text, const char *word) {
   return text.size >= size && memcmp(text.data, word, size) == 0;
 }
 
+/* A key with which Arrow or packbuf says what a type is: not the user's. */
+static int packbuf_i_reserved_key(packbuf_text key) {
+  return packbuf_i_text_begins(key, "ARROW:") || packbuf_i_text_begins(key, "packbuf.") ||
+         packbuf_i_text_is(key, PACKBUF_I_TIMEZONE_KEY);
+}
+
 /* A prefix and a number, NUL-terminated; `text` has room for 21 bytes behind the prefix. */
 static void packbuf_i_write_number(char *text, const char *prefix, uint64_t number) {
   char digits[20];

@@ -249,11 +249,12 @@ PACKBUF_API packbuf_status packbuf_dlpack_unversioned(const packbuf_export *what
  * table's chunks are one column each. Schema and arrays are the caller's, who releases them after the batch is written:
  * numbers, lists of numbers, text and bytes stay where they are (in one chunk; numbers of several are copied to the
  * batch's arena). Offsets, lengths, nesting, and buffers that are NULL are checked; how much memory there is Arrow does
- * not say, so that it is the caller's word. Errors, with the field's path: UNSUPPORTED_DTYPE names a type that there is
- * no place for; INVALID_ARGUMENT (what breaks the ABI's rules), BAD_OFFSETS, OUT_OF_RANGE (a dictionary's index),
- * BAD_JSON and BAD_MSGPACK (cells that say they are), BAD_SHAPE (a tensor's cells), DEPTH (64), ROW_COUNT, WRONG_TYPE
- * (no struct), NOT_NULLABLE (a row of the struct that is null), OUT_OF_MEMORY, those of packbuf_add_...; fields before
- * the failing one are added. */
+ * not say, so that it is the caller's word. Metadata become those of the batch and its fields, but for keys that begin
+ * with "ARROW:" or "packbuf."; those of packbuf_add_metadata win. Errors, with the field's path: UNSUPPORTED_DTYPE names
+ * a type that there is no place for; INVALID_ARGUMENT (what breaks the ABI's rules), BAD_UTF8 (metadata), BAD_OFFSETS,
+ * OUT_OF_RANGE (a dictionary's index), BAD_JSON and BAD_MSGPACK (cells that say they are), BAD_SHAPE (a tensor's
+ * cells), DEPTH (64), ROW_COUNT, WRONG_TYPE (no struct), NOT_NULLABLE (a row of the struct that is null),
+ * OUT_OF_MEMORY, those of packbuf_add_...; fields before the failing one are added. */
 PACKBUF_API packbuf_status packbuf_arrow_import(packbuf_batch *batch, const struct ArrowSchema *schema,
                                                 const struct ArrowArray *const *chunks, size_t count,
                                                 packbuf_error *error);
@@ -455,6 +456,12 @@ static int packbuf_i_text_begins(packbuf_text text, const char *word) {
   return text.size >= size && memcmp(text.data, word, size) == 0;
 }
 
+/* A key with which Arrow or packbuf says what a type is: not the user's. */
+static int packbuf_i_reserved_key(packbuf_text key) {
+  return packbuf_i_text_begins(key, "ARROW:") || packbuf_i_text_begins(key, "packbuf.") ||
+         packbuf_i_text_is(key, PACKBUF_I_TIMEZONE_KEY);
+}
+
 /* A prefix and a number, NUL-terminated; `text` has room for 21 bytes behind the prefix. */
 static void packbuf_i_write_number(char *text, const char *prefix, uint64_t number) {
   char digits[20];
@@ -554,9 +561,7 @@ static packbuf_status packbuf_i_push_pairs(const packbuf_view *view, const packb
     packbuf_metadata pair;
     status = packbuf_get_metadata(view, next, &pair, error);
     if (status != PACKBUF_OK || pair.node != draft->node) break;
-    if (packbuf_i_text_begins(pair.key, "ARROW:") || packbuf_i_text_begins(pair.key, "packbuf.") ||
-        packbuf_i_text_is(pair.key, PACKBUF_I_TIMEZONE_KEY) || sink->size + pair.key.size + pair.text.size > INT32_MAX)
-      continue;
+    if (packbuf_i_reserved_key(pair.key) || sink->size + pair.key.size + pair.text.size > INT32_MAX) continue;
     packbuf_i_push_pair(sink, pair.key, pair.text);
     (*pushed)++;
   }
@@ -2097,25 +2102,36 @@ static packbuf_status packbuf_i_refuse_type(const packbuf_i_importer *in, const 
 
 /* ---- metadata ---- */
 
-/* The text of a key in Arrow's metadata; size 0: none. What breaks their form ends them. */
-static packbuf_text packbuf_i_arrow_text(const char *metadata, const char *key) {
-  packbuf_text pair[2] = {{"", 0}, {"", 0}};
-  const packbuf_text none = {"", 0};
-  int32_t count = 0, size;
+/* How many pairs Arrow's metadata have; *at then stands before the first. Below 0: they break their own form. */
+static int32_t packbuf_i_arrow_pairs(const char *metadata, const char **at) {
+  int32_t count = 0;
   if (metadata) {
     memcpy(&count, metadata, 4);
-    metadata += 4;
+    *at = metadata + 4;
   }
-  for (; count > 0; count--) {
-    for (int part = 0; part < 2; part++) {
-      memcpy(&size, metadata, 4);
-      if (size < 0) return none;
-      pair[part].data = metadata + 4;
-      pair[part].size = (size_t)size;
-      metadata += 4 + (size_t)size;
-    }
+  return count;
+}
+
+/* The next pair; 0: it breaks the form. */
+static int packbuf_i_arrow_pair(const char **at, packbuf_text pair[2]) {
+  for (int part = 0; part < 2; part++) {
+    int32_t size;
+    memcpy(&size, *at, 4);
+    if (size < 0) return 0;
+    pair[part].data = *at + 4;
+    pair[part].size = (size_t)size;
+    *at += 4 + (size_t)size;
+  }
+  return 1;
+}
+
+/* The text of a key in Arrow's metadata; size 0: none. What breaks their form ends them. */
+static packbuf_text packbuf_i_arrow_text(const char *metadata, const char *key) {
+  const packbuf_text none = {"", 0};
+  const char *at;
+  packbuf_text pair[2];
+  for (int32_t count = packbuf_i_arrow_pairs(metadata, &at); count > 0 && packbuf_i_arrow_pair(&at, pair); count--)
     if (packbuf_i_text_is(pair[0], key)) return pair[1];
-  }
   return none;
 }
 
@@ -3021,11 +3037,28 @@ static packbuf_status packbuf_i_add_cells(const packbuf_i_chunked *c) {
 
 /* ---- fields ---- */
 
-/* Asks for the logical type of times, and keeps their zone. Room for the schema was made. */
-static packbuf_status packbuf_i_note_times(const packbuf_i_importer *in, const packbuf_i_arrow *type) {
+/* Adds metadata as those of a path (NULL: of the batch), but what packbuf and Arrow say in them. They yield to those
+ * that are added otherwise. */
+static packbuf_status packbuf_i_note_pairs(const packbuf_i_importer *in, const char *path, const char *metadata) {
+  const char *at;
+  packbuf_text pair[2];
+  int32_t count = packbuf_i_arrow_pairs(metadata, &at);
   packbuf_status status = PACKBUF_OK;
-  for (int64_t i = 0; status == PACKBUF_OK && i < type->count; i++)
-    status = packbuf_i_note_times(in, &type->children[i]);
+  for (; status == PACKBUF_OK && count > 0; count--) {
+    if (!packbuf_i_arrow_pair(&at, pair)) break;
+    if (!packbuf_i_reserved_key(pair[0]))
+      status = packbuf_i_add_pair(in->batch, path, pair[0], pair[1], 1, in->error);
+  }
+  if (status != PACKBUF_OK || count == 0) return status;
+  return packbuf_i_refuse_arrow(in, path, PACKBUF_INVALID_ARGUMENT, "metadata with a length below 0", PACKBUF_NOWHERE);
+}
+
+/* What a column's types say beside the values: metadata, and of times the logical type, for which there is room, and
+ * zone. Below lists there are no paths for it. */
+static packbuf_status packbuf_i_note_type(const packbuf_i_importer *in, const packbuf_i_arrow *type) {
+  packbuf_status status = packbuf_i_note_pairs(in, type->path, type->schema->metadata);
+  for (int64_t i = 0; status == PACKBUF_OK && type->kind == PACKBUF_I_ARROW_STRUCT && i < type->count; i++)
+    status = packbuf_i_note_type(in, &type->children[i]);
   if (status == PACKBUF_OK && type->unit) {
     packbuf_schema *schema = (packbuf_schema *)(uintptr_t)&in->batch->options.schemas[in->batch->options.schema_count];
     memset(schema, 0, sizeof *schema); /* in the arena, beyond the caller's */
@@ -3035,7 +3068,8 @@ static packbuf_status packbuf_i_note_times(const packbuf_i_importer *in, const p
     schema->parameter = type->unit;
     in->batch->options.schema_count++;
     if (type->zone.size)
-      status = packbuf_add_metadata(in->batch, type->path, PACKBUF_I_TIMEZONE_KEY, type->zone.data, in->error);
+      status = packbuf_i_add_pair(in->batch, type->path, packbuf_i_text_of(PACKBUF_I_TIMEZONE_KEY), type->zone, 1,
+                                  in->error);
   }
   return status;
 }
@@ -3073,7 +3107,7 @@ static packbuf_status packbuf_i_add_column(const packbuf_i_chunked *c) {
             type->kind == PACKBUF_I_ARROW_BLOCK))
     status = packbuf_i_add_texts(c);
   else status = packbuf_i_add_cells(c);
-  return status == PACKBUF_OK ? packbuf_i_note_times(c->in, type) : status;
+  return status == PACKBUF_OK ? packbuf_i_note_type(c->in, type) : status;
 }
 
 static packbuf_status packbuf_i_begin_import(packbuf_i_importer *in, packbuf_batch *batch,
@@ -3154,6 +3188,7 @@ PACKBUF_API packbuf_status packbuf_arrow_import(packbuf_batch *batch, const stru
       status = packbuf_i_refuse_type(&in, &type, PACKBUF_NOT_NULLABLE, "a record batch with rows that are null");
   }
   if (status == PACKBUF_OK) status = packbuf_i_room_for_times(&in);
+  if (status == PACKBUF_OK) status = packbuf_i_note_pairs(&in, NULL, schema->metadata);
   if (status != PACKBUF_OK) return status;
   cut = (struct ArrowArray *)packbuf_i_array(in.arena, count, sizeof *cut);
   children = (const struct ArrowArray **)packbuf_i_array(in.arena, count, sizeof *children);

@@ -72,11 +72,14 @@ static const char *metadata_of(input *in)
     uint8_t *memory = memory_of(in, 4 + pairs * 64), *at = memory + 4;
     const int32_t count = (int32_t)pairs;
     if (!pairs) return NULL;
+    memset(memory, 0, 4 + pairs * 64);
     memcpy(memory, &count, 4);
     for (unsigned i = 0; i < 2 * pairs; i++) {
-        const char *text = i % 2 ? texts[byte_of(in) % 13] : keys[byte_of(in) % 6];
-        const int32_t length = (int32_t)strlen(text);
+        const unsigned which = byte_of(in);
+        const char *text = i % 2 ? texts[which % 13] : keys[which % 6];
+        const int32_t length = which < 250 ? (int32_t)strlen(text) : -(int32_t)i;
         memcpy(at, &length, 4);
+        if (length <= 0) break; /* ends them, or an empty one, behind which there is nothing but zeros */
         memcpy(at + 4, text, (size_t)length);
         at += 4 + length;
     }

@@ -535,6 +535,82 @@ static void chunked(void) {
   packbuf_arena_free(&p.arena);
 }
 
+/* Metadata as Arrow has them: `words` are keys and texts by turns, up to NULL; a word "-" is a length of -1. */
+static const char *pairs_of(const char *const *words) {
+  char *made = (char *)mv_alloc(512), *at = made + 4;
+  int32_t count = 0;
+  for (; words[count]; count++) {
+    const int32_t size = strcmp(words[count], "-") == 0 ? -1 : (int32_t)strlen(words[count]);
+    memcpy(at, &size, 4);
+    if (size > 0) memcpy(at + 4, words[count], (size_t)size);
+    at += 4 + (size > 0 ? size : 0);
+  }
+  count /= 2;
+  memcpy(made, &count, 4);
+  return made;
+}
+
+static int has_pair(const packed *p, const char *path, const char *key, const char *text) {
+  for (uint32_t i = 0; i < p->view.metadata_count; i++) {
+    packbuf_metadata pair;
+    char where[64] = "";
+    if (packbuf_get_metadata(&p->view, i, &pair, &error)) return 0;
+    if (pair.node != PACKBUF_NO_NODE) packbuf_node_path(&p->view, pair.node, where, sizeof where);
+    if (strcmp(where, path) == 0 && pair.key.size == strlen(key) && memcmp(pair.key.data, key, pair.key.size) == 0 &&
+        pair.text.size == strlen(text) && memcmp(pair.text.data, text, pair.text.size) == 0)
+      return 1;
+  }
+  return 0;
+}
+
+/* Metadata of schema and fields come in, and go out as they came. */
+static void metadata(void) {
+  static const int64_t numbers[] = {1, 2, 3};
+  static const char *const whole[] = {"by", "me", "ARROW:schema", "no", "packbuf.container", "no", "by", "you", NULL};
+  static const char *const field[] = {"unit", "tokens", "", "", NULL}, *const inner[] = {"deep", "yes", NULL};
+  static const char *const broken[][4] = {{"-", "x", NULL, NULL}, {"k", "-", NULL, NULL}, {"k", "\xff", NULL, NULL}};
+  const packbuf_status statuses[] = {PACKBUF_INVALID_ARGUMENT, PACKBUF_INVALID_ARGUMENT, PACKBUF_BAD_UTF8};
+  made *s = with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("l", 1, 0, 2, NULL, numbers, NULL));
+  made *gone = with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("tsu:UTC", 1, 0, 2, NULL, numbers, NULL));
+  made *a = with(with(with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("l", 1, 0, 2, NULL, numbers, NULL)), s), gone);
+  static const uint8_t none[] = {0};
+  const struct ArrowArray *chunk = &a->array;
+  counting count = {0, 0};
+  packbuf_export what;
+  struct ArrowSchema schema;
+  packed p;
+  a->schemas[0]->name = "x", a->schemas[1]->name = "s", a->schemas[2]->name = "gone";
+  s->schemas[0]->name = "y", gone->schemas[0]->name = "t";
+  gone->array.buffers[0] = none; /* the struct is null in all rows: there is no gone.t */
+  gone->array.null_count = 1;
+  a->schema.metadata = pairs_of(whole);
+  a->schemas[0]->metadata = pairs_of(field);
+  s->schemas[0]->metadata = gone->schemas[0]->metadata = pairs_of(inner);
+  begin(&p, 1);
+  tap_ok(!packbuf_arrow_import(&p.batch, &a->schema, &chunk, 1, &error) &&
+             !packbuf_add_metadata(&p.batch, "x", "unit", "words", &error) && opens(&p),
+         "with metadata: %s", line());
+  tap_ok(p.view.metadata_count == 4 && has_pair(&p, "", "by", "me") && has_pair(&p, "x", "unit", "words") &&
+             has_pair(&p, "x", "", "") && has_pair(&p, "s.y", "deep", "yes"),
+         "of schema, fields and fields within; what is added otherwise wins; of what is not there none");
+  what = exporting(&p.selection, PACKBUF_NO_NODE, &count);
+  memset(&schema, 0, sizeof schema);
+  tap_ok(!packbuf_arrow_schema(&what, &schema, &error) && memcmp(schema.metadata, "\1\0\0\0\2\0\0\0by\2\0\0\0me", 16) == 0 &&
+             memcmp(schema.children[1]->children[0]->metadata, s->schemas[0]->metadata, 19) == 0,
+         "and go out again: %s", line());
+  schema.release(&schema);
+  packbuf_arena_free(&p.arena);
+  for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++)
+    for (int of_field = 0; of_field < 2; of_field++) {
+      a->schema.metadata = of_field ? NULL : pairs_of(broken[i]);
+      a->schemas[0]->metadata = of_field ? pairs_of(broken[i]) : NULL;
+      begin(&p, 1);
+      tap_ok(packbuf_arrow_import(&p.batch, &a->schema, &chunk, 1, &error) == statuses[i] && strcmp(error.path, of_field ? "x" : "") == 0,
+             "broken metadata %d: %s", (int)i, line());
+      packbuf_arena_free(&p.arena);
+    }
+}
+
 int main(void) {
   make_small();
   lending();
@@ -544,6 +620,7 @@ int main(void) {
   imports();
   refusals();
   chunked();
+  metadata();
   of_everything();
   vectors();
   packbuf_arena_free(&small.arena);

@@ -30,6 +30,13 @@ class Arrow:
         chosen, node = self._arrow()
         return chosen.arrow_array(node)
 
+    def __arrow_c_device_array__(self, requested_schema: object = None, **asked: object) -> tuple[object, object]:
+        """The same for readers that ask where memory is: it is the processor's."""
+        if any(value is not None for value in asked.values()):
+            raise NotImplementedError(f"a packed buffer knows nothing of {', '.join(asked)}")
+        chosen, node = self._arrow()
+        return chosen.arrow_device_array(node)
+
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Both as a stream of one array."""
         chosen, node = self._arrow()

@@ -47,6 +47,10 @@ class GetOptions(TypedDict, total=False):
     schema: Schema | str | None
     """That the batch must have, or its fingerprint; else SCHEMA_MISMATCH."""
     limits: Mapping[str, int] | None
+    widen: bool
+    """Of what was appended to: columns whose types differ become one that holds all their values, as in `concat`."""
+    first_value: bool
+    """And of batch values and metadata that differ, the first."""
     tensors: Literal["torch", "numpy", "shared"] | None
     images: Literal["pil", "media"] | None
     allow_pickle: bool
@@ -164,7 +168,7 @@ class Store:
         views of it stay good.
 
         Args:
-            key: 1 to 200 bytes of text without blanks and ``#``; what appends make of it, and other keys, have up to 255.
+            key: 1 to 200 bytes of text without blanks and ``#``; other keys, and those that appends make, up to 255.
             batch: as `packbuf.pack` takes it.
             **options: `PutOptions`.
 
@@ -264,9 +268,9 @@ class Store:
         limits, level, fingerprint = read_options(options)
         if wanted is None and isinstance(options.get("schema"), Schema):
             fingerprint = None  # view_of can say which column differs
-        return self._core.get_many(
-            list(refs), wanted, limits, level, fingerprint, self._seconds(options.get("timeout"))
-        )
+        flags = _join_flags(options.get("widen", False), options.get("first_value", False))
+        seconds = self._seconds(options.get("timeout"))
+        return self._core.get_many(list(refs), wanted, limits, level, fingerprint, flags, seconds)
 
     # ---- parts of batches ----
 
@@ -326,7 +330,14 @@ class Store:
         return [Selection._of(view, leased.selection(i, view._core)) for i, view in enumerate(views)]
 
     def append(
-        self, ref: Ref | str, batch: Any, *, by: Literal["rows", "fields"] = "rows", **options: Unpack[PutOptions]
+        self,
+        ref: Ref | str,
+        batch: Any,
+        *,
+        by: Literal["rows", "fields"] = "rows",
+        widen: bool = False,
+        first_value: bool = False,
+        **options: Unpack[PutOptions],
     ) -> Ref:
         """Add rows, or fields, to a stored batch: the ref of the whole. Nothing that is stored is written again.
 
@@ -335,7 +346,8 @@ class Store:
 
         What `get` could not join is refused before anything is put (SCHEMA_MISMATCH, with the column and both types):
         rows of other columns or types, batch values or metadata that differ. Where types are inferred from values that
-        vary, such as optional keys of dicts, say them with `schema`, to `put` as well as here.
+        vary, such as optional keys of dicts, say them with `schema`, to `put` as well as here. Or let them differ:
+        with `widen` and `first_value`, which `get` then needs too.
 
         >>> import packbuf
         >>> with packbuf.connect("local:") as store:
@@ -348,7 +360,8 @@ class Store:
             raise error_of(Status.INVALID_ARGUMENT, f"what is appended is 'rows' or 'fields', not {by!r}")
         begun = _begin(batch, options)
         ttl, _, fingerprint, seconds = self._put_options(options)
-        return self._core.append(ref, begun, _KINDS[by], threads_of(options), ttl, fingerprint, seconds)
+        flags = _join_flags(widen, first_value)
+        return self._core.append(ref, begun, _KINDS[by], threads_of(options), ttl, fingerprint, flags, seconds)
 
     # ---- keys ----
 
@@ -537,6 +550,11 @@ def _time(seconds: Any, what: str) -> float:
     if not found >= 0:
         raise error_of(Status.INVALID_ARGUMENT, f"{what} is a number of seconds, 0 or more, not {seconds!r}")
     return found
+
+
+def _join_flags(widen: bool, first_value: bool) -> int:
+    """As the C core has them: PACKBUF_WIDEN, PACKBUF_FIRST_VALUE."""
+    return bool(widen) | bool(first_value) << 1
 
 
 # ---- what ledgers use too ----

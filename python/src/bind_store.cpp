@@ -303,15 +303,16 @@ Wanted::Wanted(const nb::object &parts) {
 
 // A Leased for each ref, or the error that it came to. wanted: as Wanted has it.
 static nb::list get_many(const Store &self, const nb::list &keys, const nb::object &wanted, const nb::dict &limits,
-                         int level, const nb::object &fingerprint, double seconds) {
+                         int level, const nb::object &fingerprint, unsigned join_flags, double seconds) {
   const SharedHandle handle = self.handle();
   const std::vector<packbuf_ref> refs = refs_of(keys);
   const packbuf_limits bounds = limits_of(limits);
-  const packbuf_get_options options = get_options(&bounds, level, fingerprint, seconds);
+  packbuf_get_options options = get_options(&bounds, level, fingerprint, seconds);
   const Wanted what(wanted);
   packbuf_store *store = handle->get();
   std::vector<packbuf_object> objects(refs.size());
   packbuf_error error;
+  options.join_flags = static_cast<uint8_t>(join_flags);
   {
     Unlocked unlocked;
     (void)packbuf_get_many(store, refs.data(), refs.size(), what.get(), &options, objects.data(), &error);
@@ -330,13 +331,14 @@ static nb::list get_many(const Store &self, const nb::list &keys, const nb::obje
 }
 
 static packbuf_ref append(const Store &self, nb::handle to, Batch &batch, bool fields, unsigned threads,
-                          uint64_t ttl_ms, bool fingerprint, double seconds) {
+                          uint64_t ttl_ms, bool fingerprint, unsigned join_flags, double seconds) {
   const SharedHandle handle = self.handle();
-  const packbuf_put_options options = put_options(deadline_in(seconds), ttl_ms, false, fingerprint, &threads);
+  packbuf_put_options options = put_options(deadline_in(seconds), ttl_ms, false, fingerprint, &threads);
   const packbuf_ref ref = ref_of(to);
   packbuf_store *store = handle->get();
   packbuf_ref appended;
   packbuf_error error;
+  options.join_flags = static_cast<uint8_t>(join_flags);
   batch.measure();
   check_key(unlocked([&] {
               return packbuf_append(store, &ref, batch.measured(),
@@ -558,8 +560,10 @@ void bind_store(nb::module_ &m) {
       .def("counters", &counters)
       .def("put", &put, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("put_many", &put_many)
-      .def("get_many", &get_many, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
-      .def("append", &append, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
+      .def("get_many", &get_many, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+           nb::arg())
+      .def("append", &append, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg())
       .def("remove", &remove, nb::arg().none(), nb::arg(), nb::arg())
       .def("stat_many", &stat_many)
       .def("list", &list)

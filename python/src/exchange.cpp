@@ -12,7 +12,17 @@ namespace packbuf_py {
 namespace {
 
 constexpr const char *schema_name = "arrow_schema", *array_name = "arrow_array", *stream_name = "arrow_array_stream";
+constexpr const char *device_name = "arrow_device_array";
 constexpr const char *versioned_name = "dltensor_versioned", *unversioned_name = "dltensor";
+
+// ArrowDeviceArray of Arrow's C device data interface.
+struct DeviceArray {
+  ArrowArray array;
+  int64_t device_id;
+  int32_t device_type;
+  void *sync_event;
+  int64_t reserved[3];
+};
 
 // A consumer may release on any thread, and long after the call.
 void take_owner(void *owner) {
@@ -49,6 +59,13 @@ template <class Struct>
 void drop(PyObject *capsule) {
   auto *held = static_cast<Struct *>(PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule)));
   if (held->release) held->release(held);
+  delete held;
+}
+
+template <>
+void drop<DeviceArray>(PyObject *capsule) {
+  auto *held = static_cast<DeviceArray *>(PyCapsule_GetPointer(capsule, device_name));
+  if (held->array.release) held->array.release(&held->array);
   delete held;
 }
 
@@ -137,6 +154,22 @@ PyObject *arrow_array(PyObject *owner, const packbuf_selection *selection, uint3
   auto array = std::make_unique<ArrowArray>();
   check(unlocked([&] { return packbuf_arrow_array(&what, array.get(), &error); }), error);
   const Ref capsule = Ref::take(capsule_of(std::move(array), array_name));
+  return must(PyTuple_Pack(2, schema.get(), capsule.get()));
+}
+
+PyObject *arrow_device_array(PyObject *owner, const packbuf_selection *selection, uint32_t node) {
+  const packbuf_export what = exported(owner, selection, node, 0);
+  packbuf_error error;
+  const Ref schema = Ref::take(arrow_schema(owner, selection, node));
+  auto made = std::make_unique<DeviceArray>();
+  memset(made.get(), 0, sizeof *made);
+  made->device_type = 1; // the processor, which has no number
+  made->device_id = -1;
+  check(unlocked([&] { return packbuf_arrow_array(&what, &made->array, &error); }), error);
+  const Ref capsule = Ref::take(PyCapsule_New(made.get(), device_name, drop<DeviceArray>));
+  if (!capsule) made->array.release(&made->array);
+  else made.release();
+  must(capsule.get());
   return must(PyTuple_Pack(2, schema.get(), capsule.get()));
 }
 

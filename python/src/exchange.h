@@ -14,6 +14,7 @@ namespace packbuf_py {
 // every exported struct keeps alive.
 PyObject *arrow_schema(PyObject *owner, const packbuf_selection *selection, uint32_t node);
 PyObject *arrow_array(PyObject *owner, const packbuf_selection *selection, uint32_t node); // a pair: schema, array
+PyObject *arrow_device_array(PyObject *owner, const packbuf_selection *selection, uint32_t node); // likewise
 PyObject *arrow_stream(PyObject *owner, const packbuf_selection *selection, uint32_t node);
 PyObject *dlpack(PyObject *owner, const packbuf_selection *selection, uint32_t node, unsigned flags, bool versioned);
 

@@ -424,6 +424,12 @@ static void bind_selection(nb::module_ &m) {
           },
           nb::arg().none())
       .def(
+          "arrow_device_array",
+          [](SelectionHandle self, std::optional<uint32_t> node) {
+            return own(arrow_device_array(self.ptr(), chosen_of(self), node.value_or(PACKBUF_NO_NODE)));
+          },
+          nb::arg().none())
+      .def(
           "arrow_stream",
           [](SelectionHandle self, std::optional<uint32_t> node) {
             return own(arrow_stream(self.ptr(), chosen_of(self), node.value_or(PACKBUF_NO_NODE)));

@@ -95,6 +95,46 @@ def test_pyarrow_reads_a_view(pa, options):
     assert pa.table(view).to_pylist() == EXPECTED
 
 
+def test_metadata_come_in_and_go_out(pa):
+    schema = pa.schema(
+        [
+            pa.field("ids", pa.int64(), metadata={"unit": "tokens", "ARROW:extension:name": "mine", "": "empty"}),
+            pa.field("at", pa.timestamp("us", "UTC"), metadata={"arrow.timezone": "Mars"}),
+            pa.field("s", pa.struct([pa.field("y", pa.int8(), metadata={"deep": "yes"})]), metadata={"of": "s"}),
+            pa.field("gone", pa.struct([pa.field("t", pa.timestamp("s", "UTC"), metadata={"k": "v"})])),
+        ],
+        metadata={"by": "me", "packbuf.container": "no"},
+    )
+    table = pa.table({"ids": [1, 2], "at": [3, 4], "s": [{"y": 5}, None], "gone": [None, None]}, schema=schema)
+    view = opened(table)
+    assert view.metadata == {"by": "me"} and view["ids"].metadata == {"unit": "tokens", "": "empty"}
+    assert view["at"].metadata == {"arrow.timezone": "UTC"} and view["s.y"].metadata == {"deep": "yes"}
+    out = pa.schema(view)
+    assert out.metadata == {b"by": b"me"} and out.field("ids").metadata == {b"unit": b"tokens", b"": b"empty"}
+    assert out.field("s").metadata == {b"of": b"s"} and out.field("s").type.field("y").metadata == {b"deep": b"yes"}
+    assert out.field("at").type == pa.timestamp("us", "UTC")
+    assert opened(pa.table(view)).metadata == {"by": "me"}
+    view = opened(table, metadata={"by": "you", "ids": {"unit": "words"}})  # what is said here wins
+    assert view.metadata == {"by": "you"} and view["ids"].metadata == {"unit": "words", "": "empty"}
+    assert opened({"x": table.column("ids")})["x"].metadata == {}  # an array has none; a field of its own has
+    with pytest.raises(packbuf.Error, match="BAD_UTF8 in ids: metadata"):
+        packbuf.pack(table.cast(schema.set(0, pa.field("ids", pa.int64(), metadata={"k": b"\xff"}))))
+
+
+def test_arrow_asks_where_memory_is(pa):
+    view = opened()
+    for asked in (view, view.select(None, slice(1, None)), view["n"]):
+        schema, array = asked.__arrow_c_device_array__(requested_schema=None, later=None)
+        named = isinstance(asked, packbuf.Field)
+        kind = pa.Array if named else pa.RecordBatch
+        found = kind._import_from_c_device_capsule(schema, array)
+        found.validate(full=True)
+        assert found.is_cpu and found.equals(pa.array(asked) if named else pa.record_batch(asked))
+        asked.__arrow_c_device_array__()  # nobody takes it
+        with pytest.raises(NotImplementedError, match="stream"):
+            asked.__arrow_c_device_array__(stream=5)
+
+
 @pytest.mark.parametrize("rows", [slice(1, None), slice(None, None, -2), [3, 0, 0], slice(2, 2)])
 def test_pyarrow_reads_a_selection(pa, rows):
     view = opened()
@@ -159,6 +199,18 @@ def test_duckdb_reads_a_view(duckdb):
     names = [name for name in BATCH if name != "none"]
     found = duckdb.sql("select " + ", ".join(f'"{name}"' for name in names) + " from view").fetchall()
     assert [dict(zip(names, row)) for row in found] == [{**{k: row[k] for k in names}, "x": tuple(row["x"])} for row in EXPECTED]
+
+
+def test_duckdb_has_no_float16(duckdb, pa):
+    """The ways around it that the README gives."""
+    view = opened({"half": np.array([0.5, 1.5], "float16"), "n": [1, 2]})
+    with pytest.raises(duckdb.NotImplementedException):
+        duckdb.sql("select n, half from view")
+    rest = view.select("n")  # noqa: F841
+    assert duckdb.sql("select sum(n) from rest").fetchall() == [(3,)]
+    whole = pa.table(view)
+    floats = whole.set_column(0, "half", whole["half"].cast("float"))  # noqa: F841
+    assert duckdb.sql("select sum(half) from floats").fetchall() == [(2.0,)]
 
 
 DTYPES = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 bool".split()

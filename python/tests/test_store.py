@@ -468,6 +468,19 @@ def test_what_cannot_be_joined_is_not_appended(store):
         assert store.get(whole)["x"].tolist() == [1, 2, 3, 2**40, None] and store.get(whole).batch_values == {"worker": 1}
 
 
+def test_what_differs_is_joined_where_that_is_asked_for(store):
+    ref = store.put("k", {"x": [1]}, metadata={"by": "me"}, batch_values={"worker": 1})
+    more = store.append(ref, {"x": [0.5], "y": ["a"]}, widen=True)
+    assert store.get(more, widen=True).rows() == [{"x": 1}, {"x": 0.5, "y": "a"}]
+    with pytest.raises(packbuf.Error, match="SCHEMA_MISMATCH"):
+        store.get(more)
+    more = store.append(ref, {"x": [2]}, metadata={"by": "you"}, batch_values={"worker": 2}, first_value=True)
+    view = store.get(more, first_value=True)
+    assert view["x"].tolist() == [1, 2] and view.metadata == {"by": "me"} and view.batch_values == {"worker": 1}
+    with pytest.raises(packbuf.Error, match="SCHEMA_MISMATCH.*first_value"):
+        store.append(ref, {"x": [2]}, metadata={"by": "you"})
+
+
 def test_errors_say_what_to_do(store):
     ref = store.put("k", {"x": [1]})
     other = packbuf.open(packbuf.pack({"x": [0.5]})).schema()
