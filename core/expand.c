@@ -4,7 +4,7 @@
  * May use: columns, leaf inference, schema entries. Must not know: codecs, layout. */
 
 /* Rows looked at before memory is taken: most columns that cannot expand show it there. */
-#define PACKBUF_I_PROBE_ROWS 1024
+#define PACKBUF_I_PROBE_ROWS 64
 #define PACKBUF_I_NODES_LIMIT (1u << 20)
 
 /* ---- paths ---- */
