@@ -1675,21 +1675,19 @@ static packbuf_status packbuf_i_no_memory(packbuf_error *error) {
 }
 
 /* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past
- * `capacity` nothing is stored, `size` still counts, up to UINT64_MAX. To measure, `capacity` is a limit past which
- * encoders may stop (0: none). */
+ * `capacity` nothing is stored, `size` still counts, up to UINT64_MAX. `limit`: a size past which encoders may stop (0:
+ * none). */
 typedef struct packbuf_i_sink {
   uint8_t *at;
-  uint64_t capacity, size;
+  uint64_t capacity, size, limit;
 } packbuf_i_sink;
 
 static void packbuf_i_push_size(packbuf_i_sink *sink, uint64_t size) {
   sink->size = size > UINT64_MAX - sink->size ? UINT64_MAX : sink->size + size;
 }
 
-/* 1 when a measuring sink is past its limit. */
-static int packbuf_i_push_enough(const packbuf_i_sink *sink) {
-  return !sink->at && sink->capacity && sink->size > sink->capacity;
-}
+/* 1 when a sink is past its limit. */
+static int packbuf_i_push_enough(const packbuf_i_sink *sink) { return sink->limit && sink->size > sink->limit; }
 
 static void packbuf_i_push(packbuf_i_sink *sink, const void *data, size_t size) {
   if (sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size && size)
@@ -4911,6 +4909,7 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
   sink.at = (uint8_t *)text;
   sink.capacity = capacity;
   sink.size = 0;
+  sink.limit = sink.at ? 0 : capacity;
   if (!status) status = packbuf_i_json_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   if (sink.size > SIZE_MAX)
@@ -5693,7 +5692,7 @@ static void packbuf_i_msgpack_put_attributes(packbuf_i_sink *sink, const packbuf
 }
 
 static void packbuf_i_msgpack_put_media(packbuf_i_sink *sink, const packbuf_media *media) {
-  packbuf_i_sink measure = {NULL, 0, 0};
+  packbuf_i_sink measure = {NULL, 0, 0, 0};
   packbuf_i_msgpack_put_attributes(&measure, media);
   packbuf_i_msgpack_put_extension(sink, PACKBUF_I_EXT_MEDIA, measure.size + media->size);
   packbuf_i_msgpack_put_attributes(sink, media);
@@ -5701,7 +5700,7 @@ static void packbuf_i_msgpack_put_media(packbuf_i_sink *sink, const packbuf_medi
 }
 
 static void packbuf_i_msgpack_put_opaque(packbuf_i_sink *sink, const packbuf_opaque *opaque) {
-  packbuf_i_sink measure = {NULL, 0, 0};
+  packbuf_i_sink measure = {NULL, 0, 0, 0};
   packbuf_i_msgpack_put_string(&measure, opaque->serializer, opaque->serializer_size);
   packbuf_i_msgpack_put_extension(sink, PACKBUF_I_EXT_OPAQUE, measure.size + opaque->size);
   packbuf_i_msgpack_put_string(sink, opaque->serializer, opaque->serializer_size);
@@ -5775,6 +5774,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   sink.at = (uint8_t *)data;
   sink.capacity = capacity;
   sink.size = 0;
+  sink.limit = sink.at ? 0 : capacity;
   if (!status) status = packbuf_i_msgpack_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   if (sink.size > SIZE_MAX)
@@ -8387,7 +8387,7 @@ typedef struct packbuf_i_rows {
   uint64_t count;
 } packbuf_i_rows;
 
-static const packbuf_value *packbuf_i_sparse_cell(const packbuf_i_rows *cells, uint64_t row) {
+PACKBUF_I_RARE static const packbuf_value *packbuf_i_sparse_cell(const packbuf_i_rows *cells, uint64_t row) {
   const packbuf_i_sparse *sparse = cells->sparse;
   const uint64_t word = row >> 6, bit = (uint64_t)1 << (row & 63);
   if (sparse->there[word] & bit)
@@ -8456,6 +8456,7 @@ typedef struct packbuf_i_node {
   uint64_t elements; /* of its data buffer */
   uint64_t items;    /* media_list_ragged */
   uint64_t *sizes;   /* json, msgpack: bytes of each cell, in the arena */
+  const uint8_t *encoded; /* the cells themselves, end to end; NULL: they are encoded when they are written */
   /* row sharing (core/share.c): what is stored comes from `stored` (the node itself when nothing is shared), masks and
    * row_index from the node */
   struct packbuf_i_node *stored;
@@ -8804,10 +8805,8 @@ static void packbuf_i_put_numbers(const packbuf_value *cell, packbuf_dtype dtype
  * key after the last one is tried first.
  * May use: columns, leaf inference, schema entries. Must not know: codecs, layout. */
 
-/* Rows looked at before memory is taken, each of the first and then one of 16: most columns that cannot expand show it
- * there. */
-#define PACKBUF_I_PROBE_EACH 64
-#define PACKBUF_I_PROBE_ROWS 4096
+/* Rows looked at before memory is taken: most columns that cannot expand show it there. */
+#define PACKBUF_I_PROBE_ROWS 64
 #define PACKBUF_I_NODES_LIMIT (1u << 20)
 
 /* ---- paths ---- */
@@ -9165,7 +9164,7 @@ static int packbuf_i_probe_dict(const packbuf_i_node *node) {
   packbuf_i_columns columns;
   columns.count = 0;
   for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < end;
-       row = packbuf_i_next_cell(&node->cells, row + (row < PACKBUF_I_PROBE_EACH ? 1 : 16))) {
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     unsigned next = 0;
     if (packbuf_i_absent(cell)) continue;
@@ -9617,7 +9616,7 @@ static int packbuf_i_accepts(const packbuf_i_facts *facts, packbuf_codec codec, 
  * sample that is not too large. */
 static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *accepts) {
   const packbuf_i_node *node = look->node;
-  packbuf_i_sink sink = {NULL, PACKBUF_JSON_SAMPLE_BYTES, 0};
+  packbuf_i_sink sink = {NULL, 0, 0, PACKBUF_JSON_SAMPLE_BYTES};
   packbuf_status status = PACKBUF_OK;
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;
@@ -10112,7 +10111,7 @@ static int packbuf_i_compat_scalars(const packbuf_i_node *node, const packbuf_i_
 /* Adds the length of what json.dumps would write; 0 when it would raise. Keys that are numbers, bools or None become
  * strings. */
 static int packbuf_i_compat_json(const packbuf_value *value, uint64_t *size) {
-  packbuf_i_sink sink = {NULL, 0, 0};
+  packbuf_i_sink sink = {NULL, 0, 0, 0};
   if (value->kind == PACKBUF_LIST) {
     *size += value->as.list.count ? 1 + value->as.list.count : 2; /* brackets and commas */
     for (size_t i = 0; i < value->as.list.count; i++)
@@ -15371,27 +15370,72 @@ static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf
   return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, node->reason, row < node->rows ? row : PACKBUF_NOWHERE);
 }
 
+/* A JSON or MessagePack cell. */
+static packbuf_status packbuf_i_push_cell(const packbuf_i_node *node, uint64_t row, packbuf_i_sink *sink,
+                                          packbuf_error *error) {
+  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+  return node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, sink, error)
+                                                  : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, sink, error);
+}
+
+/* Encoded cells of one leaf that are kept for when they are written: more are encoded once more then. */
+#define PACKBUF_I_KEEP_ENCODED (256u << 10)
+
+typedef struct packbuf_i_encoded {
+  uint8_t *at; /* NULL: none are kept (any more) */
+  uint64_t size, room;
+} packbuf_i_encoded;
+
+/* Makes room for `more` bytes behind the encoded cells, or keeps none any longer. */
+static void packbuf_i_encoded_room(packbuf_i_plan *plan, packbuf_i_encoded *encoded, uint64_t more) {
+  const uint8_t *before = encoded->at;
+  uint64_t room = 1024;
+  while (room <= PACKBUF_I_KEEP_ENCODED && room < encoded->size + more) room *= 2;
+  encoded->at = room > PACKBUF_I_KEEP_ENCODED ? NULL : (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)room, 1);
+  if (encoded->at && encoded->size) memcpy(encoded->at, before, (size_t)encoded->size);
+  encoded->room = room;
+}
+
+/* Encodes a cell, behind the others while they are kept; *size: its bytes. */
+static packbuf_status packbuf_i_encode_cell(packbuf_i_plan *plan, const packbuf_i_node *node, uint64_t row,
+                                            packbuf_i_encoded *encoded, uint64_t *size) {
+  packbuf_status status;
+  for (;;) {
+    packbuf_i_sink sink = {NULL, 0, 0, ((uint64_t)1 << 30) - 1};
+    if (encoded->at) {
+      sink.at = encoded->at + encoded->size;
+      sink.capacity = encoded->room - encoded->size;
+      sink.limit = PACKBUF_I_KEEP_ENCODED;
+    }
+    status = packbuf_i_push_cell(node, row, &sink, plan->error);
+    *size = sink.size;
+    if (!sink.at || sink.size <= sink.capacity) break;
+    packbuf_i_encoded_room(plan, encoded, sink.size);
+  }
+  if (encoded->at) encoded->size += *size;
+  return status;
+}
+
 /* Bytes that each JSON or MessagePack cell will take. */
 static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_i_encoded encoded = {NULL, 0, 0};
   if (!node->accepted) return packbuf_i_plan_refused(plan, node);
-  if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
-  node->sizes =
-      (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
+  node->sizes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *node->sizes);
   if (!node->sizes) return packbuf_i_plan_no_memory(plan);
   memset(node->sizes, 0, (size_t)node->rows * sizeof *node->sizes);
+  packbuf_i_encoded_room(plan, &encoded, 0);
   for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
        row = packbuf_i_next_cell(&node->cells, row + 1)) {
-    packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
     packbuf_status status = PACKBUF_OK;
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
-                   ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
-                   : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
-    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
+    uint64_t size = 0;
+    if (packbuf_i_state(node, row) > 0) status = packbuf_i_encode_cell(plan, node, row, &encoded, &size);
+    if (size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
     if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
-    node->sizes[row] = sink.size;
+    node->sizes[row] = size;
   }
+  if (!encoded.at) return PACKBUF_OK;
+  node->encoded = (const uint8_t *)packbuf_i_arena_trim(plan->arena, encoded.at, (size_t)encoded.room,
+                                                        (size_t)encoded.size, 1);
   return PACKBUF_OK;
 }
 
@@ -15564,10 +15608,7 @@ static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i
   packbuf_status status = PACKBUF_OK;
   for (row = packbuf_i_next_cell(&node->cells, row); !status && row < end;
        row = packbuf_i_next_cell(&node->cells, row + 1))
-    if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
-                   ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
-                   : packbuf_i_msgpack_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error);
+    if (packbuf_i_state(node, row) > 0) status = packbuf_i_push_cell(node, row, sink, error);
   return status;
 }
 
@@ -15784,7 +15825,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   packbuf_status status;
   buffer->storage = PACKBUF_STORED;
   if (buffer->length <= 16) {
-    packbuf_i_sink sink = {buffer->value, buffer->length, 0};
+    packbuf_i_sink sink = {buffer->value, buffer->length, 0, 0};
     if (!buffer->pushed) {
       status = packbuf_i_take_inline(plan, buffer);
       return !status && buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code == PACKBUF_DTYPE_BOOL
@@ -16196,7 +16237,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_row_table *table, const packbu
   if (!bytes) return packbuf_i_pieces_key(node, some->rows[i], key);
   for (unsigned k = 1; k <= places; k++)
     key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(bytes, size, places, k)));
-  return packbuf_i_hash_ends(key, size, bytes, bytes + (size < 64 ? 0 : size - 64));
+  return packbuf_i_hash_ends(key, size, bytes, size < 64 ? bytes : bytes + (size - 64));
 }
 
 /* A key of all of a row's data, for rows that differ inside. */
@@ -17334,6 +17375,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   const int list = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
   packbuf_status status;
   node->sizes = NULL;
+  node->encoded = NULL;
   node->stored = node;
   node->constant = node->sampled = 0;
   node->row_index = node->kept = node->prefix_row = node->prefix_length = NULL;
@@ -17945,7 +17987,7 @@ static packbuf_status packbuf_i_write_cells(packbuf_i_writer *writer, const pack
   packbuf_status status;
   sink.at = packbuf_i_out_here(&writer->out);
   sink.capacity = size;
-  sink.size = 0;
+  sink.size = sink.limit = 0;
   status = packbuf_i_push_cells(node, &sink, row, end, writer->error);
   if (status)
     return packbuf_i_fail_at(writer->error, node, status, "the data changed while they were packed", PACKBUF_NOWHERE,
@@ -17955,12 +17997,16 @@ static packbuf_status packbuf_i_write_cells(packbuf_i_writer *writer, const pack
   return PACKBUF_OK;
 }
 
-/* JSON and MessagePack cells are encoded where they go; up to 64 cells at a time, so that the checksum finds them in
- * the cache. A cell that the stretch has only a part of was encoded before. */
+/* JSON and MessagePack cells that were not kept are encoded where they go; up to 64 cells at a time, so that the
+ * checksum finds them in the cache. A cell that the stretch has only a part of was encoded before. */
 static packbuf_status packbuf_i_write_pushed(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                              const packbuf_i_mark *mark) {
   const packbuf_i_node *node = buffer->node;
   uint64_t row = mark->row;
+  if (node->encoded) {
+    const uint64_t done = packbuf_i_done(writer, buffer);
+    return packbuf_i_write_bytes(writer, node->encoded + done, buffer->length - done);
+  }
   if (mark->skip) {
     packbuf_i_out_bytes(&writer->out, writer->stretch->head + mark->skip,
                         packbuf_i_fitting(writer, node->sizes[row] - mark->skip), NULL);
@@ -18395,7 +18441,7 @@ static const uint8_t *packbuf_i_take_cell(packbuf_i_plan *plan, const packbuf_i_
                                           packbuf_status *status) {
   packbuf_i_sink sink;
   sink.capacity = node->sizes[row];
-  sink.size = 0;
+  sink.size = sink.limit = 0;
   sink.at = (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)sink.capacity, 1);
   *status = sink.at ? packbuf_i_push_cells(node, &sink, row, row + 1, plan->error) : packbuf_i_plan_no_memory(plan);
   if (!*status && sink.size != sink.capacity) *status = packbuf_i_changed(plan->error, node);
@@ -18868,7 +18914,7 @@ static packbuf_status packbuf_i_list_pushed(packbuf_i_lister *lister, const pack
   packbuf_status status;
   sink.at = packbuf_i_list_room(lister, buffer->length, &status);
   sink.capacity = buffer->length;
-  sink.size = 0;
+  sink.size = sink.limit = 0;
   if (!status && sink.at) status = packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, lister->error);
   if (status) return status;
   if (sink.at && sink.size != buffer->length) return packbuf_i_changed(lister->error, buffer->node);
@@ -18972,13 +19018,14 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
 /* How many rows from `row` on, a multiple of 64, at most 64, are absent one and all: they are put down together. */
 static uint64_t packbuf_i_read_absent(const packbuf_column *column, uint64_t row, uint64_t count, packbuf_i_slots out) {
   const uint64_t rows = count < 64 ? count : 64;
+  const packbuf_value absent[2] = {packbuf_null(), packbuf_missing()};
   uint64_t missing;
   if (!packbuf_i_there(&column->validity) || row >= column->node.rows || rows > column->node.rows - row ||
       packbuf_i_get_bits(&column->validity, row / 64))
     return 0;
   missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) : 0;
   for (uint64_t i = 0; i < rows; i++)
-    *packbuf_i_slot(out, i) = missing >> i & 1 ? packbuf_missing() : packbuf_null();
+    *packbuf_i_slot(out, i) = absent[missing >> i & 1];
   return rows;
 }
 

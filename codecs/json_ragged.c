@@ -748,6 +748,7 @@ PACKBUF_API packbuf_status packbuf_json_write(const packbuf_value *value, char *
   sink.at = (uint8_t *)text;
   sink.capacity = capacity;
   sink.size = 0;
+  sink.limit = sink.at ? 0 : capacity;
   if (!status) status = packbuf_i_json_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   if (sink.size > SIZE_MAX)

@@ -768,7 +768,7 @@ static void packbuf_i_msgpack_put_attributes(packbuf_i_sink *sink, const packbuf
 }
 
 static void packbuf_i_msgpack_put_media(packbuf_i_sink *sink, const packbuf_media *media) {
-  packbuf_i_sink measure = {NULL, 0, 0};
+  packbuf_i_sink measure = {NULL, 0, 0, 0};
   packbuf_i_msgpack_put_attributes(&measure, media);
   packbuf_i_msgpack_put_extension(sink, PACKBUF_I_EXT_MEDIA, measure.size + media->size);
   packbuf_i_msgpack_put_attributes(sink, media);
@@ -776,7 +776,7 @@ static void packbuf_i_msgpack_put_media(packbuf_i_sink *sink, const packbuf_medi
 }
 
 static void packbuf_i_msgpack_put_opaque(packbuf_i_sink *sink, const packbuf_opaque *opaque) {
-  packbuf_i_sink measure = {NULL, 0, 0};
+  packbuf_i_sink measure = {NULL, 0, 0, 0};
   packbuf_i_msgpack_put_string(&measure, opaque->serializer, opaque->serializer_size);
   packbuf_i_msgpack_put_extension(sink, PACKBUF_I_EXT_OPAQUE, measure.size + opaque->size);
   packbuf_i_msgpack_put_string(sink, opaque->serializer, opaque->serializer_size);
@@ -850,6 +850,7 @@ PACKBUF_API packbuf_status packbuf_msgpack_write(const packbuf_value *value, voi
   sink.at = (uint8_t *)data;
   sink.capacity = capacity;
   sink.size = 0;
+  sink.limit = sink.at ? 0 : capacity;
   if (!status) status = packbuf_i_msgpack_encode(value, PACKBUF_I_DEPTH, &sink, error);
   if (status) return status;
   if (sink.size > SIZE_MAX)

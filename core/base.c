@@ -215,21 +215,19 @@ static packbuf_status packbuf_i_no_memory(packbuf_error *error) {
 }
 
 /* Where encoders push bytes: into memory, or nowhere (at == NULL) to measure. `size` counts what was pushed; past
- * `capacity` nothing is stored, `size` still counts, up to UINT64_MAX. To measure, `capacity` is a limit past which
- * encoders may stop (0: none). */
+ * `capacity` nothing is stored, `size` still counts, up to UINT64_MAX. `limit`: a size past which encoders may stop (0:
+ * none). */
 typedef struct packbuf_i_sink {
   uint8_t *at;
-  uint64_t capacity, size;
+  uint64_t capacity, size, limit;
 } packbuf_i_sink;
 
 static void packbuf_i_push_size(packbuf_i_sink *sink, uint64_t size) {
   sink->size = size > UINT64_MAX - sink->size ? UINT64_MAX : sink->size + size;
 }
 
-/* 1 when a measuring sink is past its limit. */
-static int packbuf_i_push_enough(const packbuf_i_sink *sink) {
-  return !sink->at && sink->capacity && sink->size > sink->capacity;
-}
+/* 1 when a sink is past its limit. */
+static int packbuf_i_push_enough(const packbuf_i_sink *sink) { return sink->limit && sink->size > sink->limit; }
 
 static void packbuf_i_push(packbuf_i_sink *sink, const void *data, size_t size) {
   if (sink->at && sink->size <= sink->capacity && size <= sink->capacity - sink->size && size)

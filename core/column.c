@@ -23,7 +23,7 @@ typedef struct packbuf_i_rows {
   uint64_t count;
 } packbuf_i_rows;
 
-static const packbuf_value *packbuf_i_sparse_cell(const packbuf_i_rows *cells, uint64_t row) {
+PACKBUF_I_RARE static const packbuf_value *packbuf_i_sparse_cell(const packbuf_i_rows *cells, uint64_t row) {
   const packbuf_i_sparse *sparse = cells->sparse;
   const uint64_t word = row >> 6, bit = (uint64_t)1 << (row & 63);
   if (sparse->there[word] & bit)
@@ -92,6 +92,7 @@ typedef struct packbuf_i_node {
   uint64_t elements; /* of its data buffer */
   uint64_t items;    /* media_list_ragged */
   uint64_t *sizes;   /* json, msgpack: bytes of each cell, in the arena */
+  const uint8_t *encoded; /* the cells themselves, end to end; NULL: they are encoded when they are written */
   /* row sharing (core/share.c): what is stored comes from `stored` (the node itself when nothing is shared), masks and
    * row_index from the node */
   struct packbuf_i_node *stored;

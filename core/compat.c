@@ -168,7 +168,7 @@ static int packbuf_i_compat_scalars(const packbuf_i_node *node, const packbuf_i_
 /* Adds the length of what json.dumps would write; 0 when it would raise. Keys that are numbers, bools or None become
  * strings. */
 static int packbuf_i_compat_json(const packbuf_value *value, uint64_t *size) {
-  packbuf_i_sink sink = {NULL, 0, 0};
+  packbuf_i_sink sink = {NULL, 0, 0, 0};
   if (value->kind == PACKBUF_LIST) {
     *size += value->as.list.count ? 1 + value->as.list.count : 2; /* brackets and commas */
     for (size_t i = 0; i < value->as.list.count; i++)

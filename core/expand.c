@@ -3,10 +3,8 @@
  * key after the last one is tried first.
  * May use: columns, leaf inference, schema entries. Must not know: codecs, layout. */
 
-/* Rows looked at before memory is taken, each of the first and then one of 16: most columns that cannot expand show it
- * there. */
-#define PACKBUF_I_PROBE_EACH 64
-#define PACKBUF_I_PROBE_ROWS 4096
+/* Rows looked at before memory is taken: most columns that cannot expand show it there. */
+#define PACKBUF_I_PROBE_ROWS 64
 #define PACKBUF_I_NODES_LIMIT (1u << 20)
 
 /* ---- paths ---- */
@@ -364,7 +362,7 @@ static int packbuf_i_probe_dict(const packbuf_i_node *node) {
   packbuf_i_columns columns;
   columns.count = 0;
   for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < end;
-       row = packbuf_i_next_cell(&node->cells, row + (row < PACKBUF_I_PROBE_EACH ? 1 : 16))) {
+       row = packbuf_i_next_cell(&node->cells, row + 1)) {
     const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
     unsigned next = 0;
     if (packbuf_i_absent(cell)) continue;

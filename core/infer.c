@@ -297,7 +297,7 @@ static int packbuf_i_accepts(const packbuf_i_facts *facts, packbuf_codec codec, 
  * sample that is not too large. */
 static packbuf_status packbuf_i_accepts_json(const packbuf_i_look *look, int *accepts) {
   const packbuf_i_node *node = look->node;
-  packbuf_i_sink sink = {NULL, PACKBUF_JSON_SAMPLE_BYTES, 0};
+  packbuf_i_sink sink = {NULL, 0, 0, PACKBUF_JSON_SAMPLE_BYTES};
   packbuf_status status = PACKBUF_OK;
   uint64_t sampled = 0;
   int floats = (look->facts.numbers.types & PACKBUF_I_FLOATS) != 0;

@@ -221,27 +221,72 @@ static packbuf_status packbuf_i_plan_refused(packbuf_i_plan *plan, const packbuf
   return packbuf_i_plan_fail(plan, node, PACKBUF_UNENCODABLE, node->reason, row < node->rows ? row : PACKBUF_NOWHERE);
 }
 
+/* A JSON or MessagePack cell. */
+static packbuf_status packbuf_i_push_cell(const packbuf_i_node *node, uint64_t row, packbuf_i_sink *sink,
+                                          packbuf_error *error) {
+  const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
+  return node->codec == PACKBUF_CODEC_JSON_RAGGED ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, sink, error)
+                                                  : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, sink, error);
+}
+
+/* Encoded cells of one leaf that are kept for when they are written: more are encoded once more then. */
+#define PACKBUF_I_KEEP_ENCODED (256u << 10)
+
+typedef struct packbuf_i_encoded {
+  uint8_t *at; /* NULL: none are kept (any more) */
+  uint64_t size, room;
+} packbuf_i_encoded;
+
+/* Makes room for `more` bytes behind the encoded cells, or keeps none any longer. */
+static void packbuf_i_encoded_room(packbuf_i_plan *plan, packbuf_i_encoded *encoded, uint64_t more) {
+  const uint8_t *before = encoded->at;
+  uint64_t room = 1024;
+  while (room <= PACKBUF_I_KEEP_ENCODED && room < encoded->size + more) room *= 2;
+  encoded->at = room > PACKBUF_I_KEEP_ENCODED ? NULL : (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)room, 1);
+  if (encoded->at && encoded->size) memcpy(encoded->at, before, (size_t)encoded->size);
+  encoded->room = room;
+}
+
+/* Encodes a cell, behind the others while they are kept; *size: its bytes. */
+static packbuf_status packbuf_i_encode_cell(packbuf_i_plan *plan, const packbuf_i_node *node, uint64_t row,
+                                            packbuf_i_encoded *encoded, uint64_t *size) {
+  packbuf_status status;
+  for (;;) {
+    packbuf_i_sink sink = {NULL, 0, 0, ((uint64_t)1 << 30) - 1};
+    if (encoded->at) {
+      sink.at = encoded->at + encoded->size;
+      sink.capacity = encoded->room - encoded->size;
+      sink.limit = PACKBUF_I_KEEP_ENCODED;
+    }
+    status = packbuf_i_push_cell(node, row, &sink, plan->error);
+    *size = sink.size;
+    if (!sink.at || sink.size <= sink.capacity) break;
+    packbuf_i_encoded_room(plan, encoded, sink.size);
+  }
+  if (encoded->at) encoded->size += *size;
+  return status;
+}
+
 /* Bytes that each JSON or MessagePack cell will take. */
 static packbuf_status packbuf_i_plan_sizes(packbuf_i_plan *plan, packbuf_i_node *node) {
+  packbuf_i_encoded encoded = {NULL, 0, 0};
   if (!node->accepted) return packbuf_i_plan_refused(plan, node);
-  if (node->rows > SIZE_MAX / sizeof *node->sizes) return packbuf_i_plan_no_memory(plan);
-  node->sizes =
-      (uint64_t *)packbuf_arena_alloc(plan->arena, (size_t)node->rows * sizeof *node->sizes, sizeof *node->sizes);
+  node->sizes = (uint64_t *)packbuf_i_array(plan->arena, node->rows, sizeof *node->sizes);
   if (!node->sizes) return packbuf_i_plan_no_memory(plan);
   memset(node->sizes, 0, (size_t)node->rows * sizeof *node->sizes);
+  packbuf_i_encoded_room(plan, &encoded, 0);
   for (uint64_t row = packbuf_i_next_cell(&node->cells, 0); row < node->rows;
        row = packbuf_i_next_cell(&node->cells, row + 1)) {
-    packbuf_i_sink sink = {NULL, ((uint64_t)1 << 30) - 1, 0};
     packbuf_status status = PACKBUF_OK;
-    const packbuf_value *cell = packbuf_i_cell(&node->cells, row);
-    if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
-                   ? packbuf_i_json_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error)
-                   : packbuf_i_msgpack_encode(cell, PACKBUF_I_DEPTH, &sink, plan->error);
-    if (sink.size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
+    uint64_t size = 0;
+    if (packbuf_i_state(node, row) > 0) status = packbuf_i_encode_cell(plan, node, row, &encoded, &size);
+    if (size >> 30) return packbuf_i_plan_fail(plan, node, PACKBUF_LIMIT, "a cell takes 2^30 bytes or more", row);
     if (status) return packbuf_i_plan_fail(plan, node, status, plan->error ? plan->error->message : "", row);
-    node->sizes[row] = sink.size;
+    node->sizes[row] = size;
   }
+  if (!encoded.at) return PACKBUF_OK;
+  node->encoded = (const uint8_t *)packbuf_i_arena_trim(plan->arena, encoded.at, (size_t)encoded.room,
+                                                        (size_t)encoded.size, 1);
   return PACKBUF_OK;
 }
 
@@ -414,10 +459,7 @@ static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i
   packbuf_status status = PACKBUF_OK;
   for (row = packbuf_i_next_cell(&node->cells, row); !status && row < end;
        row = packbuf_i_next_cell(&node->cells, row + 1))
-    if (packbuf_i_state(node, row) > 0)
-      status = node->codec == PACKBUF_CODEC_JSON_RAGGED
-                   ? packbuf_i_json_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error)
-                   : packbuf_i_msgpack_encode(packbuf_i_cell(&node->cells, row), PACKBUF_I_DEPTH, sink, error);
+    if (packbuf_i_state(node, row) > 0) status = packbuf_i_push_cell(node, row, sink, error);
   return status;
 }
 
@@ -634,7 +676,7 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
   packbuf_status status;
   buffer->storage = PACKBUF_STORED;
   if (buffer->length <= 16) {
-    packbuf_i_sink sink = {buffer->value, buffer->length, 0};
+    packbuf_i_sink sink = {buffer->value, buffer->length, 0, 0};
     if (!buffer->pushed) {
       status = packbuf_i_take_inline(plan, buffer);
       return !status && buffer->role == PACKBUF_ROLE_DATA && buffer->dtype.code == PACKBUF_DTYPE_BOOL

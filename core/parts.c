@@ -46,7 +46,7 @@ static const uint8_t *packbuf_i_take_cell(packbuf_i_plan *plan, const packbuf_i_
                                           packbuf_status *status) {
   packbuf_i_sink sink;
   sink.capacity = node->sizes[row];
-  sink.size = 0;
+  sink.size = sink.limit = 0;
   sink.at = (uint8_t *)packbuf_arena_alloc(plan->arena, (size_t)sink.capacity, 1);
   *status = sink.at ? packbuf_i_push_cells(node, &sink, row, row + 1, plan->error) : packbuf_i_plan_no_memory(plan);
   if (!*status && sink.size != sink.capacity) *status = packbuf_i_changed(plan->error, node);

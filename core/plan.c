@@ -57,6 +57,7 @@ static packbuf_status packbuf_i_prepare_leaf(packbuf_i_plan *plan, packbuf_i_nod
   const int list = node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
   packbuf_status status;
   node->sizes = NULL;
+  node->encoded = NULL;
   node->stored = node;
   node->constant = node->sampled = 0;
   node->row_index = node->kept = node->prefix_row = node->prefix_length = NULL;

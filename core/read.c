@@ -19,13 +19,14 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
 /* How many rows from `row` on, a multiple of 64, at most 64, are absent one and all: they are put down together. */
 static uint64_t packbuf_i_read_absent(const packbuf_column *column, uint64_t row, uint64_t count, packbuf_i_slots out) {
   const uint64_t rows = count < 64 ? count : 64;
+  const packbuf_value absent[2] = {packbuf_null(), packbuf_missing()};
   uint64_t missing;
   if (!packbuf_i_there(&column->validity) || row >= column->node.rows || rows > column->node.rows - row ||
       packbuf_i_get_bits(&column->validity, row / 64))
     return 0;
   missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) : 0;
   for (uint64_t i = 0; i < rows; i++)
-    *packbuf_i_slot(out, i) = missing >> i & 1 ? packbuf_missing() : packbuf_null();
+    *packbuf_i_slot(out, i) = absent[missing >> i & 1];
   return rows;
 }
 

@@ -338,7 +338,7 @@ static uint64_t packbuf_i_row_key(const packbuf_i_row_table *table, const packbu
   if (!bytes) return packbuf_i_pieces_key(node, some->rows[i], key);
   for (unsigned k = 1; k <= places; k++)
     key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(bytes, size, places, k)));
-  return packbuf_i_hash_ends(key, size, bytes, bytes + (size < 64 ? 0 : size - 64));
+  return packbuf_i_hash_ends(key, size, bytes, size < 64 ? bytes : bytes + (size - 64));
 }
 
 /* A key of all of a row's data, for rows that differ inside. */

@@ -126,7 +126,7 @@ static packbuf_status packbuf_i_list_pushed(packbuf_i_lister *lister, const pack
   packbuf_status status;
   sink.at = packbuf_i_list_room(lister, buffer->length, &status);
   sink.capacity = buffer->length;
-  sink.size = 0;
+  sink.size = sink.limit = 0;
   if (!status && sink.at) status = packbuf_i_push_cells(buffer->node, &sink, 0, buffer->node->rows, lister->error);
   if (status) return status;
   if (sink.at && sink.size != buffer->length) return packbuf_i_changed(lister->error, buffer->node);

@@ -190,7 +190,7 @@ static packbuf_status packbuf_i_write_cells(packbuf_i_writer *writer, const pack
   packbuf_status status;
   sink.at = packbuf_i_out_here(&writer->out);
   sink.capacity = size;
-  sink.size = 0;
+  sink.size = sink.limit = 0;
   status = packbuf_i_push_cells(node, &sink, row, end, writer->error);
   if (status)
     return packbuf_i_fail_at(writer->error, node, status, "the data changed while they were packed", PACKBUF_NOWHERE,
@@ -200,12 +200,16 @@ static packbuf_status packbuf_i_write_cells(packbuf_i_writer *writer, const pack
   return PACKBUF_OK;
 }
 
-/* JSON and MessagePack cells are encoded where they go; up to 64 cells at a time, so that the checksum finds them in
- * the cache. A cell that the stretch has only a part of was encoded before. */
+/* JSON and MessagePack cells that were not kept are encoded where they go; up to 64 cells at a time, so that the
+ * checksum finds them in the cache. A cell that the stretch has only a part of was encoded before. */
 static packbuf_status packbuf_i_write_pushed(packbuf_i_writer *writer, const packbuf_i_planned *buffer,
                                              const packbuf_i_mark *mark) {
   const packbuf_i_node *node = buffer->node;
   uint64_t row = mark->row;
+  if (node->encoded) {
+    const uint64_t done = packbuf_i_done(writer, buffer);
+    return packbuf_i_write_bytes(writer, node->encoded + done, buffer->length - done);
+  }
   if (mark->skip) {
     packbuf_i_out_bytes(&writer->out, writer->stretch->head + mark->skip,
                         packbuf_i_fitting(writer, node->sizes[row] - mark->skip), NULL);

@@ -553,7 +553,7 @@ static void test_capacity(void)
 static void test_vast(void)
 {
     packbuf_value levels[26][2];
-    packbuf_i_sink sink = {NULL, 1 << 20, 0};
+    packbuf_i_sink sink = {NULL, 0, 0, 1 << 20};
     levels[0][0] = levels[0][1] = packbuf_string("0123456789abcdef");
     for (unsigned i = 1; i < 26; i++) levels[i][0] = levels[i][1] = packbuf_list(levels[i - 1], 2);
     tap_ok(packbuf_i_json_encode(levels[25], PACKBUF_I_DEPTH, &sink, NULL) == PACKBUF_LIMIT && sink.size < (1 << 20) + 256, "measuring stops at its limit");

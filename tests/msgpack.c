@@ -711,7 +711,7 @@ static void test_vast(void)
 {
     packbuf_value levels[26][2], row;
     packbuf_entry entry;
-    packbuf_i_sink sink = {NULL, 1 << 20, 0};
+    packbuf_i_sink sink = {NULL, 0, 0, 1 << 20};
     levels[0][0] = levels[0][1] = packbuf_string("0123456789abcdef");
     for (unsigned i = 1; i < 26; i++) levels[i][0] = levels[i][1] = packbuf_list(levels[i - 1], 2);
     entry.key = packbuf_int(1);

@@ -246,9 +246,10 @@ static const char *const growth_names[GROWTHS] = {
 
 static void test_growth(void) {
   enum { N = 20, LONG = 3000 };
-  static char letters[LONG];
+  static char letters[LONG], vast[300 << 10];
   static int32_t numbers[LONG];
   memset(letters, 'x', sizeof letters);
+  memset(vast, 'x', sizeof vast);
   for (unsigned which = 0; which < GROWTHS; which++) {
     packbuf_text texts[N];
     packbuf_tensor rows[N];
@@ -273,6 +274,10 @@ static void test_growth(void) {
       offsets[i + 1] = offsets[i] + 3 + (int32_t)(i % 2);
       items[2 * i] = which == MSGPACK_GROWS || which == ITEM_GROWS ? packbuf_bytes(letters, 3) : packbuf_string("abc");
       items[2 * i + 1] = which == ITEM_GROWS ? packbuf_bytes(letters, 4) : packbuf_int(1);
+      if (i == 0 && (which == JSON_GROWS || which == MSGPACK_GROWS)) { /* more than is kept as it was measured */
+        items[0].as.text.data = vast;
+        items[0].as.text.size = sizeof vast;
+      }
       cells[i] = which == LIST_GROWS ? packbuf_list(many, 3 + i % 2) : packbuf_list(items + 2 * i, 2);
     }
     r.data = numbers;
@@ -304,11 +309,45 @@ static void test_growth(void) {
   }
 }
 
+/* JSON and MessagePack that is small is encoded once, when it is measured: that is what is written. */
+static void test_kept(void) {
+  enum { CELLS = 20 };
+  packbuf_value cells[CELLS], items[CELLS][2];
+  packbuf_entry entry;
+  mv_trip trip;
+  uint64_t size = 0, written = 0;
+  uint8_t *before, *after;
+  packbuf_status s;
+  for (unsigned i = 0; i < CELLS; i++) {
+    items[i][0] = packbuf_string("abc");
+    items[i][1] = packbuf_int(i);
+    cells[i] = packbuf_list(items[i], 2);
+  }
+  entry.key = packbuf_int(1);
+  entry.value = packbuf_bytes("abc", 3);
+  cells[7] = packbuf_dict(&entry, 1);
+  mv_trip_begin(&trip, CELLS, NULL);
+  s = packbuf_add_values(&trip.batch, "x", cells, &trip.error);
+  if (!s) s = packbuf_measure(&trip.batch, &size, &trip.error);
+  before = (uint8_t *)malloc((size_t)size);
+  after = (uint8_t *)malloc((size_t)size);
+  if (!s) s = packbuf_write(&trip.batch, before, size, &written, &trip.error);
+  items[3][0].as.text.size = 1;
+  if (!s) s = packbuf_write(&trip.batch, after, size, &written, &trip.error);
+  tap_ok(!s && written == size && memcmp(before, after, (size_t)size) == 0,
+         "cells that change after measuring are written as they were measured");
+  free(before);
+  free(after);
+  mv_trip_end(&trip);
+  mv_free();
+}
+
 int main(void) {
   test_exact();
   test_bound();
   test_changes();
   test_growth();
+  test_kept();
   mv_free();
   return tap_plan_done();
 }

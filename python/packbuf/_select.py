@@ -169,10 +169,9 @@ class Columns:
     def numpy(self, fill: Any, bits: bool, copy: bool) -> Array:
         field = self.field
         if field.codec == "ndarray":
-            array = self._dense(bits, copy)
             valid = self._fail_nulls(fill)
+            array = self._dense(bits, copy or valid is not None)
             if valid is not None:
-                array = array.copy() if not array.flags.writeable else array
                 array[~valid] = fill
             return array
         if not field.is_ragged_numbers:

@@ -26,7 +26,7 @@ _IMAGES = {None: -1, "media": 0, "pil": 1}
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
 _FORMS = {0: "natural", 1: "list", 2: "array", 3: "tensor", 4: "scalar", 5: "bytes", 6: "media"}
 _FEW_NAMES = 16
-_VALIDITY, _NULL = 6, "null"
+_NULL = "null"
 
 
 def open(
@@ -175,7 +175,7 @@ class Field(_exchange.Arrow):
     @property
     def nullable(self) -> bool:
         """Whether cells may be null or missing: there is a mask."""
-        return self.codec == _NULL or any(buffer[0] == _VALIDITY for buffer in self._view._core.buffers(self.index))
+        return self.codec == _NULL or self._view._core.has_mask(self.index)
 
     def valid(self, rows: Any = None) -> Array:
         """A mask: which cells are neither null nor missing."""
@@ -210,6 +210,8 @@ class Field(_exchange.Arrow):
         return {key: text for node, key, text in self._view._core.metadata() if node == self.index}
 
     def _chosen(self, rows: Any) -> _core.Selection:
+        if rows is None:
+            return self._view._whole(self.scope)
         return _core.Selection(self._view._core, self.scope, [_pattern(self.path)], row_argument(rows))
 
     @overload
@@ -331,6 +333,7 @@ class View(_exchange.Arrow, Mapping[str, Field]):
     """
 
     _core: CoreView
+    _wholes: list[CoreSelection | None]
     ref: Ref | None = None
     """Of a view that came from a store: what it is."""
 
@@ -341,7 +344,15 @@ class View(_exchange.Arrow, Mapping[str, Field]):
     def _of(cls, core: CoreView) -> View:
         view = cls.__new__(cls)
         view._core = core
+        view._wholes = [None, None]
         return view
+
+    def _whole(self, scope: int) -> CoreSelection:
+        """All rows of all fields or batch values: kept, since a selection of its own for a field looks at all nodes."""
+        whole = self._wholes[scope]
+        if whole is None:
+            whole = self._wholes[scope] = _core.Selection(self._core, scope, [], None)
+        return whole
 
     def _field(self, index: int) -> Field:
         return Field(self, self._core.node(index))
@@ -462,7 +473,7 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         return self._core.verify_fetched()
 
     def _arrow(self) -> tuple[CoreSelection, int | None]:
-        return _core.Selection(self._core, 0, [], None), None
+        return self._whole(0), None
 
     def verify(self, level: Verify = "all") -> None:
         """Check the records of the head, also the index, or everything; raises `Malformed` with rule and offset."""

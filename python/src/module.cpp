@@ -353,6 +353,7 @@ static void bind_view(nb::module_ &m) {
       .def("node", [](const View &self, uint32_t index) { return describe_node(self, self.node(index)); })
       .def("find", [](const View &self, unsigned scope,
                       const std::string &path) { return describe_node(self, self.find(scope, path)); })
+      .def("has_mask", &View::has_mask)
       .def("buffers", &node_buffers)
       .def("metadata", &metadata)
       .def("schema_text", &schema_text)

@@ -16,7 +16,12 @@ static bool imported(const char *name) {
 Values::Values(const View &view, PyObject *owner)
     : view_(view),
       owner_(owner),
-      torch_(view.manner().tensors > 0 || (view.manner().tensors < 0 && imported("torch"))) {}
+      torch_(view.manner().tensors) {}
+
+bool Values::torch() {
+  if (torch_ < 0) torch_ = imported("torch");
+  return torch_ > 0;
+}
 
 Values::~Values() {
   for (const Name &name : names_) Py_XDECREF(name.object);
@@ -25,11 +30,6 @@ Values::~Values() {
 PyObject *Values::plugin(const char *name) {
   const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
   return must(PyObject_GetAttrString(module.get(), name));
-}
-
-PyObject *Values::missing() {
-  if (!missing_) missing_ = Ref::take(plugin("MISSING"));
-  return Py_NewRef(missing_.get());
 }
 
 static PyObject *text(const packbuf_value &value) { return text_object(value.as.text.data, value.as.text.size); }
@@ -130,7 +130,7 @@ PyObject *Values::tensor(const packbuf_tensor &tensor, const Shown *shown) {
     return must(PyArray_ToScalar(PyArray_DATA(reinterpret_cast<PyArrayObject *>(times.get())),
                                  reinterpret_cast<PyArrayObject *>(times.get())));
   }
-  if (natural_tensor && torch_) { // torch takes the bits, and makes its own dtype of them
+  if (natural_tensor && torch()) { // torch takes the bits, and makes its own dtype of them
     packbuf_tensor bits = tensor;
     const bool own = tensor.dtype.code != PACKBUF_DTYPE_BFLOAT && tensor.dtype.code < PACKBUF_DTYPE_FLOAT8_E4M3FN;
     if (!own) bits.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, tensor.dtype.bits);
@@ -178,15 +178,15 @@ static void read_pieces(uint64_t first, uint64_t count, Values &values, const Sh
   for (uint64_t done = 0; done < count;) {
     const uint64_t now = count - done < most ? count - done : most;
     Arena arena;
-    std::vector<packbuf_value> piece(now);
+    const std::unique_ptr<packbuf_value[]> piece(new packbuf_value[now]); // not zeroed: they are all written
     packbuf_error error;
     packbuf_status status;
     {
       Unlocked unlocked(now > 16);
-      status = read(first + done, now, arena.get(), piece.data(), &error);
+      status = read(first + done, now, arena.get(), piece.get(), &error);
     }
     check(status, error);
-    for (uint64_t i = 0; i < now; i++, done++) put(done, values.object(piece[i], shown));
+    for (uint64_t i = 0; i < now; i++, done++) put(done, values.cell(piece[i], shown));
   }
 }
 

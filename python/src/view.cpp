@@ -121,6 +121,15 @@ bool View::is_attribute(const packbuf_node &at) const {
          (up.codec == PACKBUF_CODEC_MEDIA_BYTES || up.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED);
 }
 
+bool View::has_mask(uint32_t index) const {
+  const packbuf_node at = node(index);
+  packbuf_buffer mask;
+  packbuf_error error;
+  const packbuf_status status = packbuf_get_buffer(&view_, &at, PACKBUF_ROLE_VALIDITY, 0, &mask, &error);
+  if (status != PACKBUF_NOT_FOUND) check(status, error);
+  return status == PACKBUF_OK;
+}
+
 packbuf_node View::find(unsigned scope, const std::string &path) const {
   packbuf_node node;
   packbuf_error error;

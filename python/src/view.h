@@ -51,6 +51,7 @@ class View {
 
   packbuf_node node(uint32_t index) const;
   bool is_attribute(const packbuf_node &node) const; // of media
+  bool has_mask(uint32_t index) const;
   packbuf_node find(unsigned scope, const std::string &path) const;
   std::string path(uint32_t index) const;
 
@@ -73,6 +74,15 @@ class Values {
   Values &operator=(const Values &) = delete;
   ~Values();
   PyObject *object(const packbuf_value &value, const Shown *shown = nullptr); // a new reference; throws
+  PyObject *missing() {
+    if (!missing_) missing_ = Ref::take(plugin("MISSING"));
+    return Py_NewRef(missing_.get());
+  }
+  PyObject *cell(const packbuf_value &value, const Shown *shown) { // most cells of a column that few rows have: nothing
+    return value.kind == PACKBUF_NULL      ? Py_NewRef(Py_None)
+           : value.kind == PACKBUF_MISSING ? missing()
+                                           : object(value, shown);
+  }
 
  private:
   PyObject *list(const packbuf_value &value, const Shown *shown);
@@ -83,7 +93,7 @@ class Values {
   PyObject *media(const packbuf_media &media);
   PyObject *opaque(const packbuf_opaque &opaque);
   PyObject *plugin(const char *name);
-  PyObject *missing();
+  bool torch(); // tensors become torch's
 
   struct Name {
     const char *data;
@@ -92,7 +102,7 @@ class Values {
   };
   const View &view_;
   PyObject *owner_;
-  bool torch_;
+  int torch_; // what tensors become, as in Manner
   std::array<Name, 64> names_{};
   Ref missing_;
 };
