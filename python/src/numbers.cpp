@@ -20,7 +20,7 @@ bool each_block(PyObject *list, Look look) {
   PyObject *room[block];
   Py_ssize_t i = 0;
   for (; i + block <= count; i += block) {
-    load_ahead(list, i, count, block);
+    load_eight_ahead(list, i, count);
     if (!look(list_items(list, i, block, room), block)) return false;
   }
   return look(list_items(list, i, count - i, room), count - i);
@@ -55,6 +55,7 @@ class Cached {
   // Whether all items are such ints; *signs is negative when one of them is.
   bool hold(PyObject *const *items, Py_ssize_t count, intptr_t *signs) const {
     uintptr_t outside = 0, below = 0;
+    if (count && reinterpret_cast<uintptr_t>(items[0]) - first_ > last_ - first_) return false;
     for (Py_ssize_t k = 0; k < count; k++) {
       const auto at = reinterpret_cast<uintptr_t>(items[k]);
       outside |= (at - first_) | (last_ - at);
@@ -89,11 +90,7 @@ bool are_integers(PyObject *list, intptr_t *signs) {
     if (cached.hold(items, count, signs)) return true;
     if (!all_are(&PyLong_Type, items, count)) return false;
     bool small = true;
-    for (Py_ssize_t k = 0; k < count; k++) {
-      int64_t number = 0;
-      small &= small_int(items[k], &number);
-      all |= number;
-    }
+    for (Py_ssize_t k = 0; k < count; k++) all |= small_int_sign(items[k], &small);
     return small;
   });
   if (all < 0) *signs = -1;

@@ -137,7 +137,9 @@ def test_one_item_in_a_long_list(item, length):
     for usual in (0, 256, 1000, 0.5):
         for place in {0, 1, 7, 8, length - 9, length - 8, length - 1}:
             column = [[usual] * length, [usual] * place + [item] + [usual] * (length - place - 1)]
-            assert packbuf.infer([{"k": cell} for cell in column]) == packbuf.infer([{"k": cell} for cell in in_full(column)])
+            for more in ([], [[2**63]]):  # which no negative integer may share a column with
+                cells = [{"k": cell} for cell in column + more]
+                assert packbuf.infer(cells) == packbuf.infer(in_full(cells))
             assert same(column, packbuf.open(packbuf.pack({"c": column}))["c"].tolist())
 
 
@@ -145,6 +147,13 @@ def test_one_item_in_a_long_list(item, length):
 def test_inference_sees_how_large_json_is(column):
     assert packbuf.infer(column)[0].codec == packbuf.open(packbuf.pack({"c": column})).columns[0].codec
     assert inferred(column) == inferred(in_full(column))
+
+
+@pytest.mark.parametrize("place", [0, 7, 8, 39])
+def test_a_nan_that_json_cannot_hold_beyond_the_sample(place):
+    odd = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000001))[0]
+    column = ["a"] * 200 + [[0.5] * place + [odd] + [0.5] * (39 - place)]
+    assert packbuf.infer(column) == packbuf.infer(in_full(column)) and packbuf.infer(column)[0].codec == "msgpack_ragged"
 
 
 def test_a_list_changed_while_it_is_looked_at():
