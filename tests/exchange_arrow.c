@@ -537,7 +537,7 @@ static void chunked(void) {
 
 /* Metadata as Arrow has them: `words` are keys and texts by turns, up to NULL; a word "-" is a length of -1. */
 static const char *pairs_of(const char *const *words) {
-  char *made = (char *)mv_alloc(512), *at = made + 4;
+  char *pairs = (char *)mv_alloc(512), *at = pairs + 4;
   int32_t count = 0;
   for (; words[count]; count++) {
     const int32_t size = strcmp(words[count], "-") == 0 ? -1 : (int32_t)strlen(words[count]);
@@ -546,8 +546,8 @@ static const char *pairs_of(const char *const *words) {
     at += 4 + (size > 0 ? size : 0);
   }
   count /= 2;
-  memcpy(made, &count, 4);
-  return made;
+  memcpy(pairs, &count, 4);
+  return pairs;
 }
 
 static int has_pair(const packed *p, const char *path, const char *key, const char *text) {

@@ -1094,8 +1094,9 @@ static void drifted_appends(void) {
 
 /* What is no packed buffer says so, and how its bytes are got. */
 static void no_packed_buffer(void) {
-  static const char *const bytes[] = {"some text", "x", "eighty bytes or so, and then some more, so that a header of 128 "
-                                      "bytes could be there, which it is not, as this is text. And so it goes on."};
+  static const char longer[] = "eighty bytes or so, and then some more, so that a header of 128 bytes could be there, "
+                               "which it is not, as this is text. And so it goes on.";
+  const char *const bytes[] = {"some text", "x", longer};
   const packbuf_ref ref = packbuf_ref_newest("text");
   int good = 1;
   for (int i = 0; i < 3; i++) {
