@@ -22,4 +22,12 @@ packbuf_dtype dtype_of(PyArray_Descr *descr);
 // A new reference to the descr of a dtype; UNSUPPORTED_DTYPE for bfloat16 and float8 without ml_dtypes.
 PyObject *descr_of(packbuf_dtype dtype);
 
+// The array that numpy made; OUT_OF_MEMORY where there is no room for one of that shape, which may be a stranger's.
+inline PyObject *made_array(PyObject *array) {
+  if (array) return array;
+  if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_MemoryError)) throw PythonError{};
+  PyErr_Clear();
+  fail(PACKBUF_OUT_OF_MEMORY, "no memory for an array of that shape");
+}
+
 } // namespace packbuf_py
