@@ -21,7 +21,7 @@ from packbuf._view import Field
 _MAGIC = b"\x93NUMPY"
 _MOST_HEADER = 10000  # as numpy has it: the text is parsed as Python
 _DESCR = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|[SU][1-9][0-9]{0,8}|M8\[[0-9]{0,3}[A-Za-z]{1,2}\])")
-_LOCAL, _LOCAL_MAGIC = 30, b"PK\x03\x04"
+_LOCAL, _LOCAL_MAGIC, _UTF8 = 30, b"PK\x03\x04", 0x800
 _ALIGNMENT = 64
 
 
@@ -141,7 +141,7 @@ def _header(memory: memoryview, name: str) -> _Header:
         raise error_of(Status.TRUNCATED, "a .npy file ends in its header", path=name)
     try:
         text = bytes(memory[start : start + length]).decode("utf-8" if major == 3 else "latin-1")
-        told = ast.literal_eval(text.strip())
+        told = ast.literal_eval(text.strip(" \n"))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         raise error_of(Status.BAD_HEADER, "the header of a .npy file is a Python dict", path=name) from None
     if not isinstance(told, dict) or told.keys() != {"descr", "fortran_order", "shape"}:
@@ -198,6 +198,8 @@ def _stored(memory: memoryview, info: zipfile.ZipInfo) -> memoryview:
         raise error_of(Status.UNSUPPORTED_OPERATION, "an encrypted member", path=name)
     names, extra = struct.unpack_from("<HH", local, 26)
     start = at + _LOCAL + names + extra
+    if memory[at + _LOCAL :][:names] != info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437"):
+        raise error_of(Status.BAD_LAYOUT, "the zip file has two names for a member", path=name)
     if info.compress_size != info.file_size or info.file_size > memory.nbytes - start:
         raise error_of(Status.TRUNCATED, "the zip file ends in a member", path=name)
     return memory[start : start + info.file_size]

@@ -93,9 +93,9 @@ PyObject *Selection::in_place(uint32_t node, bool bits) const {
     strides[i] = static_cast<npy_intp>(out.strides[i]);
   }
   PyObject *descr = node_descr(view_, node, bits);
-  Ref array =
-      Ref::take(must(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr), out.tensor.rank,
-                                          shape, strides, const_cast<void *>(out.tensor.data), 0, nullptr)));
+  Ref array = Ref::take(
+      made_array(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr), out.tensor.rank, shape,
+                                      strides, const_cast<void *>(out.tensor.data), 0, nullptr)));
   auto *fields = reinterpret_cast<PyArrayObject *>(array.get());
   PyArray_UpdateFlags(fields, NPY_ARRAY_UPDATE_ALL & ~NPY_ARRAY_WRITEABLE);
   PyArray_SetBaseObject(fields, Py_NewRef(owner_));
@@ -103,7 +103,7 @@ PyObject *Selection::in_place(uint32_t node, bool bits) const {
 }
 
 static Ref new_array(PyObject *descr, int rank, const npy_intp *shape) { // takes descr
-  return Ref::take(must(PyArray_Empty(rank, shape, reinterpret_cast<PyArray_Descr *>(descr), 0)));
+  return Ref::take(made_array(PyArray_Empty(rank, shape, reinterpret_cast<PyArray_Descr *>(descr), 0)));
 }
 
 static void *data_of(const Ref &array) { return PyArray_DATA(reinterpret_cast<PyArrayObject *>(array.get())); }

@@ -24,4 +24,12 @@ PyObject *descr_of(packbuf_dtype dtype);
 // An array of objects, all of them null pointers, which numpy takes for None.
 Ref new_objects(uint64_t count);
 
+// The array that numpy made; OUT_OF_MEMORY where there is no room for one of that shape, which may be a stranger's.
+inline PyObject *made_array(PyObject *array) {
+  if (array) return array;
+  if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_MemoryError)) throw PythonError{};
+  PyErr_Clear();
+  fail(PACKBUF_OUT_OF_MEMORY, "no memory for an array of that shape");
+}
+
 } // namespace packbuf_py

@@ -111,8 +111,9 @@ PyObject *Values::array(const packbuf_tensor &tensor, PyObject *descr) {
   }
   static const uint64_t nothing = 0; // an empty array has no data
   void *data = const_cast<void *>(tensor.data ? tensor.data : &nothing);
-  Ref array = Ref::take(must(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr), tensor.rank,
-                                                  shape, tensor.strides ? strides : nullptr, data, 0, nullptr)));
+  Ref array = Ref::take(
+      made_array(PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr *>(descr), tensor.rank, shape,
+                                      tensor.strides ? strides : nullptr, data, 0, nullptr)));
   auto *fields = reinterpret_cast<PyArrayObject *>(array.get());
   PyArray_UpdateFlags(fields, NPY_ARRAY_ALIGNED);
   if (!view_.contains(data)) return must(reinterpret_cast<PyObject *>(PyArray_NewCopy(fields, NPY_CORDER)));

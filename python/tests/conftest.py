@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +25,14 @@ def need(what: object, reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason + ": a failure where CI=true")
     pytest.skip(reason)
+
+
+def spec_reader():
+    """The module of the reader that comes with the spec."""
+    spec = importlib.util.spec_from_file_location("reader", ROOT / "spec" / "reader.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

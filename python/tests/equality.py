@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import sys
 
@@ -83,6 +82,4 @@ def same(a, b) -> bool:
 
 
 def typed(key):
-    if isinstance(key, float) and math.isnan(key):
-        return "float", struct.pack("<d", key)
-    return kind(key), key
+    return kind(key), struct.pack("<d", key) if kind(key) == "float" else key

@@ -1,6 +1,5 @@
 """Packing: options, errors, many batches, and bytes that are those of the C command and of the reader of the spec."""
 
-import importlib.util
 import json
 import os
 import re
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, need
+from conftest import ROOT, need, spec_reader
 from mutations import Tally, mutants
 
 import packbuf
@@ -45,7 +44,7 @@ def test_bytes_are_those_of_the_command(command, tmp_path, packing):
 
 
 def test_the_reader_of_the_spec_reads_it():
-    reader = _reader()
+    reader = spec_reader()
     rows = [json.loads(line) for line in (SAMPLE / "rows.jsonl").read_text().splitlines()][:4]
     batch = {name: [row.get(name) for row in rows] for name in rows[0]} | {"n": list(range(4)), "f": [0.5, -0.0, 1e300, None]}
     for packing in (None, "balanced", "smallest"):
@@ -227,7 +226,7 @@ def test_changed_bytes_are_found(packing):
 def test_hostile_bytes_never_crash(packing):
     """With the head's checksum mended, so that more is reached: all is refused by name, or read, twice the same."""
     original, opened, read, whole = packbuf.pack(HOSTILE, packing=packing).detach(), Tally(), Tally(), Tally()
-    spec = _reader()
+    spec = spec_reader()
     for bad in map(bytearray, mutants(original, 1500, 8)):
         head = int.from_bytes(bad[32:40], "little")
         if 128 <= head <= len(bad):
@@ -260,13 +259,6 @@ def test_every_limit_is_that_limit(limit, least, at_opening):
             assert not at_opening
             (view.detach() if reopened else view).rows()
         assert caught.value.code in {Status.LIMIT, Status.DEPTH}, caught.value
-
-
-def _reader():
-    spec = importlib.util.spec_from_file_location("reader", ROOT / "spec" / "reader.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_vectors_of_the_spec():
