@@ -127,13 +127,18 @@ static unsigned packbuf_i_differ_64(const uint8_t *a, const uint8_t *b) {
 #endif
 }
 
-/* How many leading bytes are the same. */
+/* How many leading bytes are the same. Past 2 KiB much is likely to be. */
 static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t size) {
-  uint64_t at = 0;
+  uint64_t at = 0, end = size < 2048 ? size : 2048;
   if (a == b) return size;
-  for (; size - at >= 64; at += 64) {
-    const unsigned same = packbuf_i_differ_64(a + at, b + at);
-    if (same < 64) return at + same;
+  for (;;) {
+    for (; end - at >= 64; at += 64) {
+      const unsigned same = packbuf_i_differ_64(a + at, b + at);
+      if (same < 64) return at + same;
+    }
+    if (end == size) break;
+    while (size - at >= 1024 && memcmp(a + at, b + at, 1024) == 0) at += 1024;
+    end = size;
   }
   while (at < size && a[at] == b[at]) at++;
   return at;

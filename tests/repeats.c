@@ -150,7 +150,7 @@ static void test_first_rows(void) {
 }
 
 static void test_common(void) {
-  static uint8_t a[400], b[400];
+  static uint8_t a[6000], b[6000];
   int right = 1;
   for (unsigned i = 0; i < sizeof a; i++) a[i] = b[i] = (uint8_t)random64();
   for (unsigned offset = 0; offset < 3; offset++)
@@ -160,6 +160,11 @@ static void test_common(void) {
         right = right && packbuf_i_common(a + offset, b + offset, size) == at;
         b[offset + at] ^= 0x40;
       }
+  for (unsigned at = 0; at <= 5000; at += 7) {
+    b[at] ^= 1;
+    right = right && packbuf_i_common(a, b, 5000) == (at < 5000 ? at : 5000) && packbuf_i_common(a, b, at) == at;
+    b[at] ^= 1;
+  }
   tap_ok(right, "the first byte that differs is found, wherever it is");
 }
 

@@ -1,5 +1,7 @@
 """Fields as arrays: in place where they can, copied where they must, with nulls, selections and memory of the caller."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -237,3 +239,24 @@ def test_rows_that_are_none():
 def test_metadata_is_of_its_place():
     view = opened({"x": [1], "y": [2]}, metadata={"by": "me", "x": {"unit": "tokens", "by": "them"}})
     assert view.metadata == {"by": "me"} and view["x"].metadata == {"unit": "tokens", "by": "them"} and view["y"].metadata == {}
+
+
+def test_usual_fields_before_unusual_ones():
+    """Fields that are added in one call and those after them: the order, the bytes and the refusals are the same."""
+    numbers = np.arange(6).reshape(3, 2)
+    batch = {"a": numbers, "b": [1, None, 3], "c": numbers[::-1], "d": np.array(["x", "y", "z"]), "e": numbers.T.copy().T}
+    packed = packbuf.pack(batch)
+    assert list(packbuf.open(packed)) == list(batch)
+    assert bytes(packed) == bytes(packbuf.pack(types.MappingProxyType(batch)))  # no dict: one by one
+    for name, column, code in [
+        ("a.b", np.array(7), Status.INVALID_ARGUMENT),
+        ("a.b", np.zeros(4), Status.ROW_COUNT),
+        ("a.b", np.zeros(3, [("x", "i4")]), Status.UNSUPPORTED_DTYPE),
+        ("\udc80", numbers, Status.BAD_UTF8),
+        (7, numbers, Status.WRONG_TYPE),
+    ]:
+        for after in ({"first": numbers}, {"first": [1, 2, 3]}):
+            with pytest.raises(packbuf.Error) as refused:
+                packbuf.pack({**after, name: column})
+            assert refused.value.code == code
+            assert refused.value.path == ("a\\.b" if name == "a.b" else refused.value.path)
