@@ -11,6 +11,7 @@ import os
 import sys
 
 import numpy as np
+
 import packbuf
 
 WORKERS, STEPS, ROWS = 2, 3, 64

@@ -54,7 +54,8 @@ tap_run "the module exports nothing of the C core" exports
 tap_run "the sdist stands alone" sdist
 tap_run "mypy --strict" env -C python mypy --cache-dir "$work/mypy"
 tap_run "ruff" env -C python sh -c 'ruff check --no-cache . && ruff format --no-cache --check packbuf &&
-    ruff check --no-cache --config pyproject.toml ../examples/mooncake && ruff format --no-cache --config pyproject.toml --check ../examples/mooncake/*.py ../examples/mooncake/packbuf_mooncake'
+    ruff check --no-cache --config pyproject.toml ../examples &&
+    find ../examples -name "*.py" -exec ruff format --no-cache --config pyproject.toml --check {} +'
 tap_run "the tests" python_tests "$root/python/tests"
 tap_run "the examples in the documentation" python_tests --doctest-modules --pyargs packbuf
 tap_run "README.md" shown README.md

@@ -18,17 +18,19 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import math
 import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
-import packbuf
 import torch
+
+import packbuf
 
 try:
     from specforge.runtime.contracts import SCHEMA_VERSION, FeatureHandle, FeatureSpec, SampleRef
@@ -36,7 +38,7 @@ except ImportError:
     SCHEMA_VERSION = 1
 
     @dataclass(frozen=True)
-    class FeatureSpec:
+    class FeatureSpec:  # type: ignore[no-redef]
         """One named tensor of a sample."""
 
         name: str
@@ -48,7 +50,7 @@ except ImportError:
         target_meta: dict[str, Any] = field(default_factory=dict)
 
     @dataclass(frozen=True)
-    class SampleRef:
+    class SampleRef:  # type: ignore[no-redef]
         """Where the features of one sample are. No tensors: it travels through any control plane."""
 
         sample_id: str
@@ -67,7 +69,7 @@ except ImportError:
         metadata: dict[str, Any] = field(default_factory=dict)
 
     @dataclass(frozen=True)
-    class FeatureHandle:
+    class FeatureHandle:  # type: ignore[no-redef]
         """What `get` hands out to be released."""
 
         sample_id: str
@@ -75,6 +77,8 @@ except ImportError:
         lease_token: str
 
 
+# by name: torch itself imports packages when it is asked for their names
+_DTYPES = {name: found for name, found in vars(torch).items() if isinstance(found, torch.dtype)}
 _SCHEME = "packbuf:"  # before the text of a packbuf.Ref
 
 
@@ -117,8 +121,8 @@ class PackbufFeatureStore:
         max_hold_age_s: float | None = None,
         retain_on_release: bool = False,
         max_release_attempts: int = 3,
-        verify: str = "all",
-        packing: str | None = None,
+        verify: Literal["open", "head", "index", "all"] = "all",
+        packing: Literal["none", "balanced", "fastest", "smallest", "auto"] | None = None,
     ) -> None:
         self.auth, self._credential = auth or AuthPolicy(), credential
         self.auth.check(credential)
@@ -199,11 +203,19 @@ class PackbufFeatureStore:
             self._readings[handle.lease_token] = reading
         return tensors, handle
 
-    def _reading(self, sample_ref: SampleRef, wanted: list[str]) -> packbuf.Reading:
+    def _ref(self, sample_ref: SampleRef) -> packbuf.Ref:
+        """The object that a sample is; a release removes it, so it has to be one of this store's."""
         ref = ref_of(sample_ref)
+        if not ref.key.startswith(f"{self.store_id}/"):
+            raise KeyError(f"sample {sample_ref.sample_id} is not of store {self.store_id}: {ref.key}")
+        return ref
+
+    def _reading(self, sample_ref: SampleRef, wanted: list[str]) -> packbuf.Reading:
+        ref = self._ref(sample_ref)
+        limits = {"decoded_bytes": (1 << 30) + 64 * ref.nbytes}  # few bytes can stand for many
         if not wanted or set(wanted) >= set(sample_ref.feature_keys):
-            return self._ledger.get(ref, verify=self._verify)
-        return self._ledger.select(ref, [_pattern(name) for name in wanted], verify=self._verify)
+            return self._ledger.get(ref, verify=self._verify, limits=limits)
+        return self._ledger.select(ref, [_pattern(name) for name in wanted], verify=self._verify, limits=limits)
 
     def release(self, handle: FeatureHandle, *, reason: str = "consumed") -> None:
         """The sample was consumed. Once; a handle of an older generation frees nothing."""
@@ -221,7 +233,7 @@ class PackbufFeatureStore:
 
     def adopt(self, sample_ref: SampleRef) -> None:
         """Become the one who frees a sample that another process wrote."""
-        self._ledger.adopt(ref_of(sample_ref))
+        self._ledger.adopt(self._ref(sample_ref))
         with self._lock:
             self._attempts.pop(sample_ref.sample_id, None)
 
@@ -298,10 +310,7 @@ class PackbufFeatureStore:
 
     def estimate_bytes(self, specs: Mapping[str, FeatureSpec]) -> int:
         """Bytes of tensors that are so described."""
-        return sum(
-            torch.Size(spec.shape).numel() * torch.empty(0, dtype=getattr(torch, spec.dtype)).element_size()
-            for spec in specs.values()
-        )
+        return sum(math.prod(spec.shape) * _DTYPES[spec.dtype].itemsize for spec in specs.values())
 
     def health(self) -> dict[str, Any]:
         """What is on the books of this process, for the controller to pause on."""
@@ -338,7 +347,10 @@ def ref_of(sample_ref: SampleRef) -> packbuf.Ref:
     """The object that a sample is."""
     if not sample_ref.feature_store_uri.startswith(_SCHEME):
         raise KeyError(f"sample {sample_ref.sample_id} is in another kind of store: {sample_ref.feature_store_uri}")
-    return packbuf.Ref.parse(sample_ref.feature_store_uri[len(_SCHEME) :])
+    try:
+        return packbuf.Ref.parse(sample_ref.feature_store_uri[len(_SCHEME) :])
+    except packbuf.Error as error:
+        raise KeyError(f"sample {sample_ref.sample_id}: {error}") from error
 
 
 def _pattern(name: str) -> str:
@@ -353,9 +365,9 @@ def _tensors(
     """Copies of the wanted tensors; a KeyError where one is not what the ref says."""
     tensors = {}
     for name in names:
-        tensors[name] = view[name].torch(device=device)[0]
-        spec = sample_ref.feature_specs.get(name)
-        found = spec_of(name, tensors[name])
-        if spec is None or (spec.shape, spec.dtype) != (found.shape, found.dtype):
-            raise KeyError(f"sample {sample_ref.sample_id}: {name} is {found.dtype} {found.shape}, not as the ref says")
+        column, spec = view[name], sample_ref.feature_specs.get(name)
+        found = (column.shape, column.dtype) if column.codec == "ndarray" and view.num_rows == 1 else None
+        if spec is None or (tuple(spec.shape), spec.dtype) != found:
+            raise KeyError(f"sample {sample_ref.sample_id}: {name} is {found}, not as the ref says")
+        tensors[name] = column.torch(device=device)[0]
     return tensors

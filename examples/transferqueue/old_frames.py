@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+
 from packbuf import Error, Malformed, Opaque, Status
 
 _EXT_PICKLE, _EXT_CLOUDPICKLE, _EXT_TENSOR, _EXT_NESTED, _EXT_NUMPY = 1, 2, 3, 4, 5
@@ -46,7 +47,7 @@ def _refuse(text: str, status: Status = Status.BAD_MSGPACK) -> Malformed:
 def pickled(value: Any) -> Opaque:
     """Any object; functions by cloudpickle, as the original does."""
     if callable(value):
-        import cloudpickle
+        import cloudpickle  # noqa: PLC0415
 
         return Opaque("cloudpickle", cloudpickle.dumps(value))
     return Opaque("pickle", pickle.dumps(value, protocol=5))
@@ -124,7 +125,7 @@ def _plain_loads(data: bytes) -> Any:
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in {"BINGET", "LONG_BINGET"}:
-            stack.append(memo[argument])
+            stack.append(memo[int(argument or 0)])
         else:
             raise ValueError(f"opcode {name} is not plain data")
     (value,) = stack
@@ -251,7 +252,7 @@ class _Reader:
             return value
         if value.get(_TENSORDICT) is not True:
             return {key: self._special(item) for key, item in value.items()}
-        from tensordict import TensorDict
+        from tensordict import TensorDict  # noqa: PLC0415
 
         try:
             return TensorDict(self._special(value["data"]), batch_size=value["batch_size"])
@@ -312,7 +313,7 @@ class _Writer:
         return str(plain.dtype).removeprefix("torch."), tuple(plain.shape), self._add(bits)
 
     def _add(self, data: np.ndarray[Any, Any]) -> int:
-        self.frames.append(memoryview(data))
+        self.frames.append(data.data)
         return len(self.frames) - 1
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import old_frames
-import packbuf
 import torch
+
+import packbuf
 from packbuf import Opaque, Status
 
 __all__ = [
@@ -63,14 +64,14 @@ def decode(
     frames: Sequence[Any],
     *,
     allow_pickle: bool = False,
-    verify: str = "all",
+    verify: Literal["open", "head", "index", "all"] = "all",
     limits: Mapping[str, int] | None = None,
 ) -> Any:
     """The object of frames, ours or the original's. Tensors and arrays lie in the frames and keep them alive.
 
     `verify` and `limits` are those of packbuf.open: "all" reads every byte once; what is alike is stored once, so that
-    few bytes can stand for many, and what they may become is 1 GiB and 64 times their number unless said. With `allow_pickle` what was pickled is unpickled;
-    without, it stays a `packbuf.Opaque` with its bytes.
+    few bytes can stand for many, and what they may become is 1 GiB and 64 times their number unless said. With
+    `allow_pickle` what was pickled is unpickled; without, it stays a `packbuf.Opaque` with its bytes.
     """
     if not len(frames) or not _is_ours(frames[0]):
         return old_frames.decode(frames, allow_pickle=allow_pickle)
@@ -165,7 +166,7 @@ def _stand_in(allow_pickle: bool, value: Any) -> Any:
     return old_frames.pickled(value) if allow_pickle and not isinstance(value, tuple) else NotImplemented
 
 
-def _nested_mark(tensor: torch.Tensor) -> dict[str, Any]:
+def _nested_mark(tensor: Any) -> dict[str, Any]:
     if tensor.layout is not torch.jagged:
         return _mark(b"nested", layout="strided", rows=list(tensor.unbind()))
     if getattr(tensor, "_ragged_idx", 0) == 1 and tensor.lengths() is None:  # as it lies there: two tensors
@@ -184,19 +185,19 @@ def _jagged(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
 
 
 def _tensordict(data: Any, batch_size: Any) -> Any:
-    from tensordict import TensorDict
+    from tensordict import TensorDict  # noqa: PLC0415
 
     return TensorDict(data, batch_size=batch_size)
 
 
 def _non_tensor(data: Any, batch_size: Any) -> Any:
-    from tensordict import NonTensorData
+    from tensordict import NonTensorData  # noqa: PLC0415
 
     return NonTensorData(data, batch_size=batch_size)
 
 
 def _batch_meta(field_schema: dict[str, dict[str, Any]], **parts: Any) -> Any:
-    from transfer_queue.metadata import BatchMeta
+    from transfer_queue.metadata import BatchMeta  # noqa: PLC0415
 
     for meta in field_schema.values():  # as TransferQueue makes them: shapes are tuples
         if meta.get("shape") is not None:
@@ -216,7 +217,7 @@ def _objects(values: list[Any], shape: list[int]) -> np.ndarray:
 def _text(dtype: str, shape: list[int], data: np.ndarray) -> np.ndarray:
     if not re.fullmatch(r"[<>|][US][1-9]\d{0,8}", dtype):
         raise ValueError(f"no dtype of text: {dtype}")
-    return old_frames.array(memoryview(np.asarray(data)), np.dtype(dtype), tuple(shape))
+    return old_frames.array(np.asarray(data).data, np.dtype(dtype), tuple(shape))
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -249,9 +250,9 @@ def _rebuilt(value: Any, allow_pickle: bool) -> Any:
         return [_rebuilt(item, allow_pickle) for item in value] if inner else value
     if type(value) is dict:
         mark = value.get(_MARK)
-        marked = isinstance(mark, Opaque) and mark.serializer == _MARK_OF
-        made = {key: _rebuilt(item, allow_pickle) for key, item in value.items() if not marked or key != _MARK}
-        return _made(mark.data, made) if marked else made
+        if isinstance(mark, Opaque) and mark.serializer == _MARK_OF:
+            return _made(mark.data, {key: _rebuilt(item, allow_pickle) for key, item in value.items() if key != _MARK})
+        return {key: _rebuilt(item, allow_pickle) for key, item in value.items()}
     if isinstance(value, Opaque) and value.serializer in old_frames.SERIALIZERS and allow_pickle:
         return old_frames.unpickled(value)
     return value
@@ -376,9 +377,9 @@ def install(*, allow_pickle: bool = False) -> Callable[[], None]:
     Ray: ``ray.init(runtime_env={"worker_process_setup_hook": "serial_utils.install"})`` (end_to_end.py). Functions that
     are to run in a storage unit (`data_parser`) need `allow_pickle`.
     """
-    from transfer_queue.storage.clients import mooncake_client, yuanrong_client
-    from transfer_queue.utils import serial_utils as original
-    from transfer_queue.utils import zmq_utils
+    from transfer_queue.storage.clients import mooncake_client, yuanrong_client  # noqa: PLC0415
+    from transfer_queue.utils import serial_utils as original  # noqa: PLC0415
+    from transfer_queue.utils import zmq_utils  # noqa: PLC0415
 
     ours: dict[str, Any] = {
         name: partial(globals()[name], allow_pickle=allow_pickle)

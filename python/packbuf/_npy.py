@@ -122,6 +122,10 @@ def _array(memory: memoryview, name: str) -> Array:
     if left != size:
         code = Status.TRUNCATED if left < size else Status.TRAILING_BYTES
         raise error_of(code, f"an array of {size} bytes in {left}", path=name)
+    if header.dtype.kind == "U" and size:  # numpy would fail later, in whatever reads the text
+        points = np.frombuffer(memory[header.size :], np.dtype("u4").newbyteorder(header.dtype.byteorder))
+        if points.max() > _LAST_POINT:
+            raise error_of(Status.BAD_UTF8, "text with a code point beyond 10FFFF", path=name)
     return array_over(memory[header.size :], header.dtype, header.shape, fortran=header.fortran)
 
 
@@ -162,6 +166,9 @@ def _dtype(descr: Any, name: str) -> np.dtype[Any]:
         return np.dtype(descr)
     except (TypeError, ValueError):
         raise error_of(Status.UNSUPPORTED_DTYPE, f"numpy has no dtype {descr[:40]!r}", path=name) from None
+
+
+_LAST_POINT = 0x10FFFF  # of Unicode
 
 
 # ---- .npz ----

@@ -433,10 +433,10 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         return self._core.read_rows(begin, max(0, end - begin))
 
     def select(self, fields: Sequence[str] | str | None = None, rows: Any = None) -> Selection:
-        """Choose fields by path or pattern, and rows.
+        r"""Choose fields by path or pattern, and rows.
 
         A pattern is an escaped path in which ``*`` stands for any characters of a name, ``[*]`` for any item and ``**``
-        for any steps; ``"!pattern"`` takes away, and ``\\!name`` is a name that begins so.
+        for any steps; ``"!pattern"`` takes away, and ``\!name`` is a name that begins so.
 
         >>> import packbuf
         >>> view = packbuf.open(packbuf.pack([{"a": i, "m": {"x": -i, "y": "t"}} for i in range(5)]))

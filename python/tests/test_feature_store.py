@@ -38,6 +38,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import ROOT, need
 from stores import store_uri
@@ -328,6 +329,26 @@ def test_unknown(store):
     with pytest.raises(KeyError):
         store.get(dataclasses.replace(ref, feature_specs=specs))
     assert store.health()["active_leases"] == 0 and same(store.get(ref)[0], tensors())
+
+
+def test_refs_to_what_is_no_sample(store):
+    """A ref may name any object: what is no sample of this store is a KeyError, and is not made to be looked at."""
+    ref = store.put({"x": torch.ones(3)}, sample_id="s0", metadata={})
+    alike = np.broadcast_to(np.zeros((), np.float32), (1, 1 << 40))
+    batches = {"zero": np.zeros((0, 3), np.float32), "text": ["a"], "ragged": [[1.0, 2.0]], "two": np.ones((2, 3), np.float32), "large": alike}
+    named = [store.store.put(f"run0/{key}", {"x": x}) for key, x in batches.items()]
+    named += [store.store.put_bytes("run0/bytes", b"junk" * 50), store.store.put("other/s0", {"x": np.ones((1, 3), np.float32)})]
+    for uri in [f"packbuf:{one}" for one in named if one.key != "run0/large"] + ["packbuf:", "packbuf:pbref1:x", ""]:
+        with pytest.raises(KeyError):
+            store.get(dataclasses.replace(ref, feature_store_uri=uri))
+    with pytest.raises(KeyError):
+        store.adopt(dataclasses.replace(ref, feature_store_uri=f"packbuf:{named[-1]}"))
+    lies = dataclasses.replace(ref, feature_store_uri=f"packbuf:{named[4]}", feature_specs={"x": FeatureSpec("x", (1 << 40,), "float32")})
+    with pytest.raises(packbuf.Error, match="LIMIT"):
+        store.get(lies)
+    assert store.health()["active_leases"] == 0 and same(store.get(ref)[0], {"x": torch.ones(3)})
+    with pytest.raises(KeyError):
+        store.estimate_bytes({"a": FeatureSpec("a", (2,), "_inductor")})
 
 
 def test_fifty_rounds(store):

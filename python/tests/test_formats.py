@@ -118,6 +118,7 @@ def header(text: str | bytes, version=1, data=b"") -> bytes:
     (header("{'descr': '<i8', 'fortran_order': False, 'shape': (" + "1," * 40 + ")}", data=bytes(8)), "BAD_SHAPE"),
     (header("{'descr': '<U0', 'fortran_order': False, 'shape': (5,)}"), "UNSUPPORTED_DTYPE"), (header("{'descr': 'S999999999', 'fortran_order': False, 'shape': (5,)}"), "TRUNCATED"),
     (header("{'descr': '|b1', 'fortran_order': False, 'shape': (1,)}", data=b"\x02"), "BAD_BOOL"),
+    (header("{'descr': '<U1', 'fortran_order': False, 'shape': (1,)}", data=b"\xff" * 4), "BAD_UTF8"), (header("{'descr': '>U1', 'fortran_order': False, 'shape': (1,)}", data=b"\0\x11\0\0"), "BAD_UTF8"),
 ])  # fmt: skip
 def test_npy_that_is_none(data, code):
     assert status(lambda: packbuf.from_npy(data)) == code

@@ -644,6 +644,39 @@ def test_any_data_as_a_ref(value, data):
         assert error.code is Status.INVALID_ARGUMENT
 
 
+def test_refs_however_deep_or_long(fake):
+    """What strangers send is told in a few words: neither a deep value nor a long one gets into the error."""
+    data = export_ref(store_on(fake).put({"a": np.arange(4)}))
+    deep: list = []
+    inner = deep
+    for _ in range(100_000):
+        inner.append([])
+        inner = inner[0]
+    for odd in (deep, {"a": deep}, {"a": [deep, "numpy"]}, "x" * 1_000_000, 1 << 5000, [deep]):
+        for bad in [{**data, name: odd} for name in data] + [{**data, "parts": [{**data["parts"][0], name: odd}]} for name in data["parts"][0]]:
+            try:
+                import_ref(bad)
+            except packbuf.Error as error:
+                assert len(str(error)) < 1000
+    while deep:  # or freeing it would recurse
+        deep = deep.pop()
+
+
+def test_objects_of_strangers(fake):
+    """Notes nested too deeply, and few bytes that stand for many."""
+    store, token = store_on(fake), bytes(16)
+    fake.objects["k"] = bytes(packbuf.pack({"a": np.arange(3)}, metadata={"packbuf.dataproto": "[" * 100_000}, row_order_token=token))
+    fails(Status.BAD_METADATA, store.open_ref, "k")
+    alike = np.broadcast_to(np.zeros((), np.uint8), (1 << 40,))
+    fake.objects["k"] = bytes(packbuf.pack({"a": alike}, row_order_token=token))
+    ref = store.open_ref("k")
+    assert ref.rows == 1 << 40 and store.get(ref, rows=[7, -1])["a"].tolist() == [0, 0]
+    for one in (store, store_on(fake, whole_below=1 << 20)):
+        fails(Status.LIMIT, one.get, ref)
+        fails(Status.LIMIT, one.get, ref, rows=slice(1 << 33))
+    fails(Status.LIMIT, store_on(fake, limits={"decoded_bytes": 1 << 10}).get, ref, rows=slice(1 << 11))
+
+
 def test_a_ref_that_lies_is_found_out(fake, torch):  # 62 63
     store = store_on(fake)
     ref = store.put(rollout(torch))
@@ -808,7 +841,7 @@ def test_a_master_that_is_not_there():
         thread.start()
         for one, says in ((closed, "there is no master"), (silent, "there is no master"), (other, "is no master")):
             start = time.monotonic()
-            error = fails(Status.UNAVAILABLE, StructuredStore.connect, "127.0.0.1:%d" % one.getsockname()[1], timeout=0.5)
+            error = fails(Status.UNAVAILABLE, StructuredStore.connect, f"127.0.0.1:{one.getsockname()[1]}", timeout=0.5)
             assert says in str(error) and time.monotonic() - start < 10
         thread.join()
     for bad in ("", "127.0.0.1", "127.0.0.1:port", ":", "127.0.0.1:99999999"):

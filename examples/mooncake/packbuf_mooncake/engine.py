@@ -203,8 +203,8 @@ def connect(
     """A client of the wheel and the config of its puts: one replica, pinned, so that nothing unread is evicted.
 
     timeout: seconds for the master to answer; None, or an address like ``etcd://...``: the engine's own way, which is
-    to try for 90 s and more. segment: bytes of memory that this process brings; objects in it go with the process, so those that come and go
-    bring none. host: the address under which other clients reach this one.
+    to try for 90 s and more. segment: bytes of memory that this process brings; objects in it go with the process, so
+    those that come and go bring none. host: the address under which other clients reach this one.
     """
     from mooncake.store import MooncakeDistributedStore, ReplicateConfig  # noqa: PLC0415
 

@@ -9,6 +9,7 @@ May use: packbuf's errors and Fragment. Must not know: the engine, pools, what c
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -99,19 +100,19 @@ def import_ref(data: Ref | Mapping[str, Any]) -> Ref:
         return data
     try:
         if data["type"] != TYPE or data["version"] != VERSION:
-            raise _bad(f"type {data['type']!r}, version {data['version']!r}")
+            raise _bad(f"type {_shown(data['type'])}, version {_shown(data['version'])}")
         parts = tuple(_part(part) for part in _list(data["parts"]))
         lineage = tuple(_key(key) for key in _list(data["lineage"]))
         token, form = data["token"], data["form"]
         if not isinstance(token, str) or len(token) != 32 or not set(token) <= set("0123456789abcdef"):
             raise _bad("a token has 32 hexadecimal digits")
         if form not in FORMS:
-            raise _bad(f"form {form!r}")
+            raise _bad(f"form {_shown(form)}")
         ref = Ref(_key(data["key"]), _number(data["rows"], _MOST_BYTES), token, form, parts, lineage)
     except (KeyError, TypeError, AttributeError) as error:
         if isinstance(error, Error):
             raise
-        raise _bad(f"{type(error).__name__}: {error}") from None
+        raise _bad(f"{type(error).__name__}: {str(error)[:100]}") from None
     if not parts or len(ref.columns()) != sum(len(part.columns) for part in parts):
         raise _bad("no parts, or two that have one column")
     if len({part.key for part in parts}) != len(parts):
@@ -121,6 +122,11 @@ def import_ref(data: Ref | Mapping[str, Any]) -> Ref:
     if any(part.rows != ref.rows and (part.rows or part.columns) for part in parts):
         raise _bad("parts of other numbers of rows")
     return ref
+
+
+def _shown(value: Any) -> str:
+    """A value of someone else's in a few words, however long or deep it is."""
+    return reprlib.repr(value)[:100]
 
 
 def _bad(text: str) -> Error:
@@ -141,7 +147,7 @@ def _text(value: Any) -> str:
 
 def _number(value: Any, most: int) -> int:
     if type(value) is not int or not 0 <= value <= most:
-        raise _bad(f"a number up to {most} is wanted, not {value!r}")
+        raise _bad(f"a number up to {most} is wanted, not {_shown(value)}")
     return value
 
 
@@ -164,7 +170,7 @@ def _part(data: Any) -> Part:
 def _place(value: Any) -> tuple[str, str]:
     place = _list(value)
     if len(place) != 2 or place[0] not in {BATCH, VALUES} or place[1] not in KINDS:
-        raise _bad(f"a column is not at {place!r}")
+        raise _bad(f"a column is not at {_shown(place)}")
     return place[0], place[1]
 
 

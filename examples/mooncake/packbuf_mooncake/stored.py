@@ -63,7 +63,7 @@ def ref_of(key: str, metadata: Mapping[str, str], keys: list[str], views: list[V
         note = json.loads(views[0].metadata.get(_NOTE, "{}"))
         parts = [_described(view, one) for view, one in zip(views, keys, strict=True)]
         form = note.get("form", "dict")
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise Error(Status.BAD_METADATA, f"what the object says of its columns: {error}", path=key) from None
     whole = {"rows": max(part["rows"] for part in parts), "token": views[0].row_order_token.hex(), "form": form}
     lineage = metadata.get(_LINEAGE, "").split()

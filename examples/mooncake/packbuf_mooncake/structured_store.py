@@ -56,6 +56,8 @@ class StructuredStore:
             chunks of 64 KiB that ranges lie in.
         gap: two ranges with at most so many bytes between them are read as one.
         whole_below: objects of up to so many bytes are read whole, in one call instead of two.
+        limits: on what bytes of others may ask for, as in `packbuf.open`. What is alike is stored once, so few bytes
+            can stand for many: an object becomes at most 1 GiB and 64 times its size unless ``decoded_bytes`` is said.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class StructuredStore:
         verify: str = "index",
         gap: int = 16384,
         whole_below: int = 65536,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         if verify not in {"index", "all"}:
             raise Error(Status.INVALID_ARGUMENT, f"verify is 'index' or 'all', not {verify!r}")
         self._engine, self._pool = Engine(client, config), Pool(client, pool_bytes)
         self._wait, self._prefix, self._packing = wait, check_key(prefix), packing
         self._verify, self._gap, self._whole_below = verify, gap, whole_below
+        self._limits = dict(limits or {})
         self._owns_client = False
         self._parked: dict[str, None] = {}  # removed, but under a reader's lease: gone for this store
 
@@ -232,7 +236,7 @@ class StructuredStore:
 
     def _take_back(self, put: Mapping[str, bytes | None]) -> list[str]:
         """Remove what was put, key by key, where its header is the one given; the keys of which that cannot be said."""
-        remain = []
+        remain: list[str] = []
         for key, header in put.items():
             try:
                 if header is None or self._headers([key]) == [header]:
@@ -332,15 +336,20 @@ class StructuredStore:
         self._fetch_heads(rest)
         self._fetch_ranges([plan for plan in rest if plan.ranges])
 
+    def _bounds(self, length: int) -> dict[str, int]:
+        return {"decoded_bytes": (1 << 30) + 64 * length, **self._limits}
+
     def _fetch_whole(self, plans: list[Plan], stay: bool) -> None:
         for plan, memory in self._read(plans, [[(0, plan.part.length)] for plan in plans]):
-            plan.view = self._checked(packbuf.open(memory, exact=True), plan)
+            limits = self._bounds(plan.part.length)
+            plan.view = self._checked(packbuf.open(memory, exact=True, limits=limits), plan)
             if not stay and may_alias(plan):
-                plan.view = packbuf.open(bytes(memory), exact=True)
+                plan.view = packbuf.open(bytes(memory), exact=True, limits=limits)
 
     def _fetch_heads(self, plans: list[Plan]) -> None:
         for plan, memory in self._read(plans, [[(0, plan.part.head_length)] for plan in plans]):
-            plan.view = self._checked(packbuf.open_head(bytes(memory)), plan)
+            head = packbuf.open_head(bytes(memory), limits=self._bounds(plan.part.length))
+            plan.view = self._checked(head, plan)
             plan.ranges = ranges_of(plan, self._gap, self._verify == "all")
 
     def _fetch_ranges(self, plans: list[Plan]) -> None:
