@@ -744,7 +744,8 @@ static packbuf_status packbuf_i_msgpack_put_tensor(packbuf_i_sink *sink, const p
   body[3] = tensor->rank;
   for (unsigned d = 0; d < tensor->rank; d++) packbuf_i_store64(body + 4 + 8 * d, tensor->shape[d]);
   packbuf_i_push(sink, body, 4 + 8u * tensor->rank);
-  if (!sink->at) { /* measuring: every element counts, none is looked at */
+  if (!sink->at || sink->size > sink->capacity || pieces.left > sink->capacity - sink->size) {
+    /* measuring, or no room: every element counts, none is looked at */
     packbuf_i_push_size(sink, pieces.left);
     return PACKBUF_OK;
   }
