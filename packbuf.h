@@ -10567,7 +10567,8 @@ static packbuf_status packbuf_i_add_pair(packbuf_batch *batch, const char *path,
   packbuf_i_pair *pair;
   if (packbuf_i_utf8_valid((const uint8_t *)key.data, key.size) != key.size ||
       packbuf_i_utf8_valid((const uint8_t *)text.data, text.size) != text.size)
-    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path, PACKBUF_NOWHERE);
+    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path,
+                                PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, 8);
   if (!pair) return packbuf_i_no_memory(error);
   pair->next = NULL;
@@ -15604,7 +15605,7 @@ static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_plan
   return PACKBUF_OK;
 }
 
-/* The same for JSON and MessagePack. */
+/* Encodes the JSON or MessagePack cells of rows `row` to `end`. */
 static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
                                            packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
@@ -21776,7 +21777,8 @@ PACKBUF_API packbuf_status packbuf_expect_fingerprint(const packbuf_view *view,
   packbuf_status status = packbuf_fingerprint(view, found, error);
   if (status != PACKBUF_OK || memcmp(found, fingerprint, sizeof found) == 0) return status;
   return packbuf_i_mismatch(error,
-                            "the columns are not those of the fingerprint, which cannot say where: compare schema texts");
+                            "the columns are not those of the fingerprint, which cannot say where: compare schema "
+                            "texts");
 }
 
 /* The length of the line at `text`, without its newline. */

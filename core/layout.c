@@ -455,7 +455,7 @@ static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_plan
   return PACKBUF_OK;
 }
 
-/* The same for JSON and MessagePack. */
+/* Encodes the JSON or MessagePack cells of rows `row` to `end`. */
 static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
                                            packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
