@@ -10568,7 +10568,8 @@ static packbuf_status packbuf_i_add_pair(packbuf_batch *batch, const char *path,
   packbuf_i_pair *pair;
   if (packbuf_i_utf8_valid((const uint8_t *)key.data, key.size) != key.size ||
       packbuf_i_utf8_valid((const uint8_t *)text.data, text.size) != text.size)
-    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path, PACKBUF_NOWHERE);
+    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path,
+                                PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, 8);
   if (!pair) return packbuf_i_no_memory(error);
   pair->next = NULL;
@@ -15172,6 +15173,8 @@ typedef struct packbuf_i_planned {
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
   uint32_t print;                 /* of the first bytes: only buffers with the same are compared */
+  uint32_t whole_print;           /* of all bytes; has_whole: it is known */
+  uint8_t has_whole;
   uint8_t *taken;                 /* all elements, in the arena; NULL: they are pulled each time */
   uint8_t value[16];
 } packbuf_i_planned;
@@ -15603,7 +15606,7 @@ static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_plan
   return PACKBUF_OK;
 }
 
-/* The same for JSON and MessagePack. */
+/* Encodes the JSON or MessagePack cells of rows `row` to `end`. */
 static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
                                            packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
@@ -15672,12 +15675,10 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
 #define PACKBUF_I_PRINT_ALL 65536u
 #define PACKBUF_I_PRINT_FIRST 512u
 
-/* A fingerprint of the first bytes: buffers with different ones differ. */
-static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+/* A fingerprint of the first `left` bytes: buffers with different ones differ. */
+static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer, uint64_t left) {
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
   packbuf_i_pull pull;
-  uint64_t left = buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_ALL ? PACKBUF_I_PRINT_FIRST
-                                                                                         : PACKBUF_I_PRINT_ALL;
   uint32_t print = 0;
   packbuf_i_pull_planned(&pull, buffer);
   while (left) {
@@ -15688,6 +15689,14 @@ static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
     left -= run.size;
   }
   return print;
+}
+
+/* The same of all bytes, worked out once. */
+static uint32_t packbuf_i_whole_print_of(packbuf_i_planned *buffer) {
+  if (buffer->length <= PACKBUF_I_PRINT_ALL) return buffer->print;
+  if (!buffer->has_whole) buffer->whole_print = packbuf_i_print_of(buffer, UINT64_MAX);
+  buffer->has_whole = 1;
+  return buffer->whole_print;
 }
 
 static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {
@@ -15755,21 +15764,36 @@ static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_plann
   return !packbuf_i_stays_plain(plan, buffer) || !packbuf_i_packable_profile(plan, earlier);
 }
 
+/* Whether all but the elements lets a buffer become an alias of an earlier one. */
+static int packbuf_i_alike(const packbuf_i_plan *plan, const packbuf_i_planned *earlier,
+                           const packbuf_i_planned *buffer) {
+  return earlier->print == buffer->print && earlier->count == buffer->count &&
+         packbuf_i_may_alias(plan, earlier, buffer) &&
+         (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
+         packbuf_i_dtype_equal(earlier->dtype, buffer->dtype);
+}
+
+/* Buffers that are compared in vain before whole prints tell which to compare: many long ones that begin alike would
+ * each be compared with all before. */
+#define PACKBUF_I_COMPARE_MOST 4
+
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
  * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
  * table holds between them changes nothing. */
 static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int alone) {
   packbuf_i_planned *buffer = &plan->buffers[index];
+  const int data = buffer->role == PACKBUF_ROLE_DATA;
+  unsigned differed = 0;
   uint32_t slot;
-  buffer->print = packbuf_i_print_of(buffer);
-  for (slot = buffer->print & plan->print_mask; plan->prints[slot];
-       slot = (slot + 1) & plan->print_mask) {
-    const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
-    if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
-        packbuf_i_may_alias(plan, earlier, buffer) &&
-        (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
-        packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
-      return plan->prints[slot] - 1;
+  buffer->print = packbuf_i_print_of(buffer, data && buffer->length > PACKBUF_I_PRINT_ALL ? PACKBUF_I_PRINT_FIRST
+                                                                                          : PACKBUF_I_PRINT_ALL);
+  for (slot = buffer->print & plan->print_mask; plan->prints[slot]; slot = (slot + 1) & plan->print_mask) {
+    packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
+    if (alone || !packbuf_i_alike(plan, earlier, buffer)) continue;
+    if (differed >= PACKBUF_I_COMPARE_MOST && packbuf_i_whole_print_of(earlier) != packbuf_i_whole_print_of(buffer))
+      continue;
+    if (packbuf_i_same_elements(earlier, buffer)) return plan->prints[slot] - 1;
+    differed++;
   }
   plan->prints[slot] = index + 1;
   return index;
@@ -21754,7 +21778,8 @@ PACKBUF_API packbuf_status packbuf_expect_fingerprint(const packbuf_view *view,
   packbuf_status status = packbuf_fingerprint(view, found, error);
   if (status != PACKBUF_OK || memcmp(found, fingerprint, sizeof found) == 0) return status;
   return packbuf_i_mismatch(error,
-                            "the columns are not those of the fingerprint, which cannot say where: compare schema texts");
+                            "the columns are not those of the fingerprint, which cannot say where: compare schema "
+                            "texts");
 }
 
 /* The length of the line at `text`, without its newline. */
@@ -23168,15 +23193,14 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   return PACKBUF_OK;
 }
 
-/* What is of the whole and not of rows: batch values, metadata. */
-static packbuf_status packbuf_i_concat_rest(packbuf_i_concat *c) {
-  packbuf_status status = packbuf_i_concat_batch_values(c);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_pairs(c);
+static packbuf_status packbuf_i_concat_all_metadata(packbuf_i_concat *c) {
+  packbuf_status status = packbuf_i_concat_pairs(c);
   for (uint32_t i = 0; status == PACKBUF_OK && i < c->join->view_count; i++) status = packbuf_i_concat_metadata(c, i);
   return status;
 }
 
-/* Whether packbuf_join_batch would take what fragments of a join say of the whole; of rows nothing is read. */
+/* Whether packbuf_join_batch would take what the last fragment of a join says of the whole. Of the others the heads
+ * are read, and the batch values that the last one has too, unless the first of them counts. */
 static packbuf_status packbuf_i_join_agrees(const packbuf_join *join, packbuf_arena *arena, packbuf_error *error) {
   packbuf_batch batch;
   packbuf_i_concat c;
@@ -23186,7 +23210,13 @@ static packbuf_status packbuf_i_join_agrees(const packbuf_join *join, packbuf_ar
   c.batch = &batch;
   c.arena = arena;
   c.error = error;
-  return status == PACKBUF_OK ? packbuf_i_concat_rest(&c) : status;
+  for (uint32_t i = 0; status == PACKBUF_OK && !(join->flags & PACKBUF_FIRST_VALUE) && i < join->value_count; i++) {
+    const packbuf_join_field *field = &join->values[i];
+    packbuf_value value;
+    if (field->parts[field->part_count - 1].fragment + 1 == join->view_count)
+      status = packbuf_i_join_value(join, field, arena, &value, error);
+  }
+  return status == PACKBUF_OK ? packbuf_i_concat_all_metadata(&c) : status;
 }
 
 PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_arena *arena,
@@ -23205,7 +23235,8 @@ PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_
   status = packbuf_batch_init(batch, join->rows, arena, options, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < join->field_count; i++)
     status = packbuf_i_concat_field(&c, &join->fields[i]);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_rest(&c);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_batch_values(&c);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_all_metadata(&c);
   return status != PACKBUF_OK ? status : packbuf_i_concat_schemas(&c);
 }
 

@@ -327,7 +327,8 @@ static packbuf_status packbuf_i_add_pair(packbuf_batch *batch, const char *path,
   packbuf_i_pair *pair;
   if (packbuf_i_utf8_valid((const uint8_t *)key.data, key.size) != key.size ||
       packbuf_i_utf8_valid((const uint8_t *)text.data, text.size) != text.size)
-    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path, PACKBUF_NOWHERE);
+    return packbuf_i_field_fail(error, PACKBUF_BAD_UTF8, "metadata is text, and this is not UTF-8", path,
+                                PACKBUF_NOWHERE);
   pair = (packbuf_i_pair *)packbuf_arena_alloc(batch->arena, sizeof *pair, 8);
   if (!pair) return packbuf_i_no_memory(error);
   pair->next = NULL;

@@ -518,15 +518,14 @@ static packbuf_status packbuf_i_concat_schemas(packbuf_i_concat *c) {
   return PACKBUF_OK;
 }
 
-/* What is of the whole and not of rows: batch values, metadata. */
-static packbuf_status packbuf_i_concat_rest(packbuf_i_concat *c) {
-  packbuf_status status = packbuf_i_concat_batch_values(c);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_pairs(c);
+static packbuf_status packbuf_i_concat_all_metadata(packbuf_i_concat *c) {
+  packbuf_status status = packbuf_i_concat_pairs(c);
   for (uint32_t i = 0; status == PACKBUF_OK && i < c->join->view_count; i++) status = packbuf_i_concat_metadata(c, i);
   return status;
 }
 
-/* Whether packbuf_join_batch would take what fragments of a join say of the whole; of rows nothing is read. */
+/* Whether packbuf_join_batch would take what the last fragment of a join says of the whole. Of the others the heads
+ * are read, and the batch values that the last one has too, unless the first of them counts. */
 static packbuf_status packbuf_i_join_agrees(const packbuf_join *join, packbuf_arena *arena, packbuf_error *error) {
   packbuf_batch batch;
   packbuf_i_concat c;
@@ -536,7 +535,13 @@ static packbuf_status packbuf_i_join_agrees(const packbuf_join *join, packbuf_ar
   c.batch = &batch;
   c.arena = arena;
   c.error = error;
-  return status == PACKBUF_OK ? packbuf_i_concat_rest(&c) : status;
+  for (uint32_t i = 0; status == PACKBUF_OK && !(join->flags & PACKBUF_FIRST_VALUE) && i < join->value_count; i++) {
+    const packbuf_join_field *field = &join->values[i];
+    packbuf_value value;
+    if (field->parts[field->part_count - 1].fragment + 1 == join->view_count)
+      status = packbuf_i_join_value(join, field, arena, &value, error);
+  }
+  return status == PACKBUF_OK ? packbuf_i_concat_all_metadata(&c) : status;
 }
 
 PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_arena *arena,
@@ -555,7 +560,8 @@ PACKBUF_API packbuf_status packbuf_join_batch(const packbuf_join *join, packbuf_
   status = packbuf_batch_init(batch, join->rows, arena, options, error);
   for (uint32_t i = 0; status == PACKBUF_OK && i < join->field_count; i++)
     status = packbuf_i_concat_field(&c, &join->fields[i]);
-  if (status == PACKBUF_OK) status = packbuf_i_concat_rest(&c);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_batch_values(&c);
+  if (status == PACKBUF_OK) status = packbuf_i_concat_all_metadata(&c);
   return status != PACKBUF_OK ? status : packbuf_i_concat_schemas(&c);
 }
 

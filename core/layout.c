@@ -22,6 +22,8 @@ typedef struct packbuf_i_planned {
   uint64_t plain;                 /* bytes of the elements */
   uint64_t room;                  /* packed data: where they would lie if all were plain */
   uint32_t print;                 /* of the first bytes: only buffers with the same are compared */
+  uint32_t whole_print;           /* of all bytes; has_whole: it is known */
+  uint8_t has_whole;
   uint8_t *taken;                 /* all elements, in the arena; NULL: they are pulled each time */
   uint8_t value[16];
 } packbuf_i_planned;
@@ -453,7 +455,7 @@ static packbuf_status packbuf_i_take_inline(packbuf_i_plan *plan, packbuf_i_plan
   return PACKBUF_OK;
 }
 
-/* The same for JSON and MessagePack. */
+/* Encodes the JSON or MessagePack cells of rows `row` to `end`. */
 static packbuf_status packbuf_i_push_cells(const packbuf_i_node *node, packbuf_i_sink *sink, uint64_t row, uint64_t end,
                                            packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
@@ -522,12 +524,10 @@ static int packbuf_i_is_sequence(packbuf_i_planned *buffer) {
 #define PACKBUF_I_PRINT_ALL 65536u
 #define PACKBUF_I_PRINT_FIRST 512u
 
-/* A fingerprint of the first bytes: buffers with different ones differ. */
-static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
+/* A fingerprint of the first `left` bytes: buffers with different ones differ. */
+static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer, uint64_t left) {
   const packbuf_i_crc_kernel *kernel = packbuf_i_crc_kernel_best();
   packbuf_i_pull pull;
-  uint64_t left = buffer->role == PACKBUF_ROLE_DATA && buffer->length > PACKBUF_I_PRINT_ALL ? PACKBUF_I_PRINT_FIRST
-                                                                                         : PACKBUF_I_PRINT_ALL;
   uint32_t print = 0;
   packbuf_i_pull_planned(&pull, buffer);
   while (left) {
@@ -538,6 +538,14 @@ static uint32_t packbuf_i_print_of(const packbuf_i_planned *buffer) {
     left -= run.size;
   }
   return print;
+}
+
+/* The same of all bytes, worked out once. */
+static uint32_t packbuf_i_whole_print_of(packbuf_i_planned *buffer) {
+  if (buffer->length <= PACKBUF_I_PRINT_ALL) return buffer->print;
+  if (!buffer->has_whole) buffer->whole_print = packbuf_i_print_of(buffer, UINT64_MAX);
+  buffer->has_whole = 1;
+  return buffer->whole_print;
 }
 
 static int packbuf_i_same_elements(const packbuf_i_planned *a, const packbuf_i_planned *b) {
@@ -605,21 +613,36 @@ static int packbuf_i_may_alias(const packbuf_i_plan *plan, const packbuf_i_plann
   return !packbuf_i_stays_plain(plan, buffer) || !packbuf_i_packable_profile(plan, earlier);
 }
 
+/* Whether all but the elements lets a buffer become an alias of an earlier one. */
+static int packbuf_i_alike(const packbuf_i_plan *plan, const packbuf_i_planned *earlier,
+                           const packbuf_i_planned *buffer) {
+  return earlier->print == buffer->print && earlier->count == buffer->count &&
+         packbuf_i_may_alias(plan, earlier, buffer) &&
+         (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
+         packbuf_i_dtype_equal(earlier->dtype, buffer->dtype);
+}
+
+/* Buffers that are compared in vain before whole prints tell which to compare: many long ones that begin alike would
+ * each be compared with all before. */
+#define PACKBUF_I_COMPARE_MOST 4
+
 /* The first earlier stored buffer of the same section with the same elements: its index, or the buffer's own (always,
  * when `alone`), which then joins the table. Equal prints share one chain of slots in ascending order, so what the
  * table holds between them changes nothing. */
 static uint32_t packbuf_i_find_alias(packbuf_i_plan *plan, uint32_t index, int alone) {
   packbuf_i_planned *buffer = &plan->buffers[index];
+  const int data = buffer->role == PACKBUF_ROLE_DATA;
+  unsigned differed = 0;
   uint32_t slot;
-  buffer->print = packbuf_i_print_of(buffer);
-  for (slot = buffer->print & plan->print_mask; plan->prints[slot];
-       slot = (slot + 1) & plan->print_mask) {
-    const packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
-    if (!alone && earlier->print == buffer->print && earlier->count == buffer->count &&
-        packbuf_i_may_alias(plan, earlier, buffer) &&
-        (earlier->role == PACKBUF_ROLE_DATA) == (buffer->role == PACKBUF_ROLE_DATA) &&
-        packbuf_i_dtype_equal(earlier->dtype, buffer->dtype) && packbuf_i_same_elements(earlier, buffer))
-      return plan->prints[slot] - 1;
+  buffer->print = packbuf_i_print_of(buffer, data && buffer->length > PACKBUF_I_PRINT_ALL ? PACKBUF_I_PRINT_FIRST
+                                                                                          : PACKBUF_I_PRINT_ALL);
+  for (slot = buffer->print & plan->print_mask; plan->prints[slot]; slot = (slot + 1) & plan->print_mask) {
+    packbuf_i_planned *earlier = &plan->buffers[plan->prints[slot] - 1];
+    if (alone || !packbuf_i_alike(plan, earlier, buffer)) continue;
+    if (differed >= PACKBUF_I_COMPARE_MOST && packbuf_i_whole_print_of(earlier) != packbuf_i_whole_print_of(buffer))
+      continue;
+    if (packbuf_i_same_elements(earlier, buffer)) return plan->prints[slot] - 1;
+    differed++;
   }
   plan->prints[slot] = index + 1;
   return index;

@@ -458,7 +458,8 @@ PACKBUF_API packbuf_status packbuf_expect_fingerprint(const packbuf_view *view,
   packbuf_status status = packbuf_fingerprint(view, found, error);
   if (status != PACKBUF_OK || memcmp(found, fingerprint, sizeof found) == 0) return status;
   return packbuf_i_mismatch(error,
-                            "the columns are not those of the fingerprint, which cannot say where: compare schema texts");
+                            "the columns are not those of the fingerprint, which cannot say where: compare schema "
+                            "texts");
 }
 
 /* The length of the line at `text`, without its newline. */

@@ -541,12 +541,34 @@ static void test_long(void) {
   mv_free();
 }
 
+/* Ten long columns, windows into zeros before a 1, so that all begin alike; the last is the one before it. */
+static void test_long_alike(void) {
+  static const uint64_t rows = 9000;
+  static const char *const names[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+  static int64_t numbers[9009];
+  unsigned stored = 0;
+  mv_trip trip;
+  numbers[8999] = 1;
+  mv_trip_begin(&trip, rows, NULL);
+  for (unsigned i = 0; i < 10; i++) {
+    packbuf_tensor t = array_of(numbers + (i < 9 ? i : 8), i64(), 1, &rows, NULL, 0);
+    packbuf_add_tensor(&trip.batch, names[i], &t, NULL, NULL);
+  }
+  if (tap_ok(packs(&trip), "long columns that begin alike")) {
+    for (unsigned i = 0; i < 9; i++) stored += storage(&trip, names[i], PACKBUF_ROLE_DATA) == PACKBUF_STORED;
+    tap_ok(stored == 9 && storage(&trip, "9", PACKBUF_ROLE_DATA) == PACKBUF_ALIAS,
+           "those that differ are stored, one that equals the ninth is its alias");
+  }
+  mv_trip_end(&trip);
+}
+
 int main(void) {
   test_schema();
   test_storage();
   test_options();
   test_broadcast();
   test_many_alike();
+  test_long_alike();
   test_long();
   mv_free();
   return tap_plan_done();

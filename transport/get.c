@@ -191,7 +191,8 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
   return status;
 }
 
-/* What the head cannot tell of an object that is no packed buffer at all: its bytes are there for those who want them. */
+/* What the head cannot tell of an object that is no packed buffer at all: its bytes are there for those who want
+ * them. */
 static packbuf_status packbuf_i_part_foreign(const packbuf_i_coming *part, packbuf_status status,
                                              packbuf_error *error) {
   const uint64_t size = part->held->whole.size, most = sizeof packbuf_i_magic;

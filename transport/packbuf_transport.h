@@ -1013,8 +1013,8 @@ static int packbuf_i_random(void *bytes, size_t size) {
 }
 /* ---- end of transport/system.c ---- */
 /* ---- transport/text.c ---- */
-/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys and what is said of
- * them, URIs and their options.
+/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys and what is said
+ * of them, URIs and their options.
  * May use: base, status (lines), utf8 of the core; ref.h, store.h; system. Must not know: what a scheme means, which
  * options a store has beyond the common ones. */
 
@@ -14448,7 +14448,6 @@ typedef struct packbuf_i_parcel {
 } packbuf_i_parcel;
 
 /* Keys of batches leave room for what append adds to them. */
-
 static packbuf_status packbuf_i_check_batch_key(const char *key, uint64_t index, packbuf_error *error) {
   if (!key || !key[0] || strlen(key) > PACKBUF_MAX_BATCH_KEY || strchr(key, '#'))
     return packbuf_i_item_fail(error, PACKBUF_INVALID_ARGUMENT, packbuf_i_key_text, key, index, PACKBUF_NOWHERE);
@@ -14930,7 +14929,8 @@ static packbuf_status packbuf_i_part_open(packbuf_i_getting *g, const packbuf_i_
   return status;
 }
 
-/* What the head cannot tell of an object that is no packed buffer at all: its bytes are there for those who want them. */
+/* What the head cannot tell of an object that is no packed buffer at all: its bytes are there for those who want
+ * them. */
 static packbuf_status packbuf_i_part_foreign(const packbuf_i_coming *part, packbuf_status status,
                                              packbuf_error *error) {
   const uint64_t size = part->held->whole.size, most = sizeof packbuf_i_magic;

@@ -1,5 +1,5 @@
-/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys and what is said of
- * them, URIs and their options.
+/* transport/text.c: text without printf, strtol and locale: lines and numbers, percent-encoding, keys and what is said
+ * of them, URIs and their options.
  * May use: base, status (lines), utf8 of the core; ref.h, store.h; system. Must not know: what a scheme means, which
  * options a store has beyond the common ones. */
 

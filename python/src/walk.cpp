@@ -207,8 +207,9 @@ void Walk::sort_by_address(std::vector<Later> &lists) {
 }
 
 // The long lists that were put off, in the order in which memory has them: in a batch of rows the cells of a column
-// mostly lie one after the other, and those of a row far apart. What lies deeper than some lists in lists is not put off
-// again: a value that contains itself would be more lists each time, where the walk in its order meets itself at once.
+// mostly lie one after the other, and those of a row far apart. What lies deeper than some lists in lists is not put
+// off again: a value that contains itself would be more lists each time, where the walk in its order meets itself at
+// once.
 void Walk::put_later() {
   for (unsigned round = 0; !later_.empty(); round++) {
     std::vector<Later> lists;

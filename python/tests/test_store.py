@@ -468,6 +468,26 @@ def test_what_cannot_be_joined_is_not_appended(store):
         assert store.get(whole)["x"].tolist() == [1, 2, 3, 2**40, None] and store.get(whole).batch_values == {"worker": 1}
 
 
+@pytest.mark.parametrize("flags", [{}, {"first_value": True}, {"widen": True}])
+def test_appends_to_batches_with_long_values(store, flags):
+    token = {"row_order_token": b"0123456789abcdef"}
+    config = {"config": {"prompt": "longer than what a record holds" * 9, "seeds": np.arange(1000)}}
+    other = {"config": {"prompt": "another" * 9, "seeds": np.arange(1000)}}
+    ref = store.put("k", {"x": [1, 2]}, batch_values=config, **token)
+    for to in (ref, store.append(ref, {"x": [3]}, **flags, **token)):
+        rows = len(store.get(to)["x"])
+        for values in ({}, config):
+            more = store.append(to, {"x": [4]}, batch_values=values, metadata={"by": "me"}, **flags, **token)
+            assert store.get(more)["x"].tolist() == [1, 2, 3][:rows] + [4]
+        if "first_value" in flags:
+            store.append(to, {"x": [4]}, batch_values=other, **flags, **token)
+        else:
+            with pytest.raises(packbuf.Error, match="SCHEMA_MISMATCH in config.*batch values"):
+                store.append(to, {"x": [4]}, batch_values=other, **flags, **token)
+        fields = store.append(to, {"y": [5] * rows}, by="fields", **flags, **token)
+        assert store.get(fields)["y"].tolist() == [5] * rows
+
+
 def test_what_differs_is_joined_where_that_is_asked_for(store):
     ref = store.put("k", {"x": [1]}, metadata={"by": "me"}, batch_values={"worker": 1})
     more = store.append(ref, {"x": [0.5], "y": ["a"]}, widen=True)
