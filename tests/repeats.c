@@ -1,4 +1,5 @@
-/* tests/repeats.c: the search for equal rows when somebody has made rows whose keys fall in one place: it gives up early, begins again with better keys, and still finds every repeat.
+/* tests/repeats.c: the search for equal rows when somebody has made rows whose keys fall in one place: it gives up early,
+ * begins again with better keys, and still finds every repeat; the search for equal buffers when many begin alike.
  * May use: internals.h. Must not know: what becomes of repeats. */
 #include "internals.h"
 #include "tap.h"
@@ -168,6 +169,36 @@ static void test_common(void) {
   tap_ok(right, "the first byte that differs is found, wherever it is");
 }
 
+/* Columns whose first 9000 numbers are windows into zeros before a 1: all begin alike. After a few that were compared
+ * with all before, each has a print of the whole. */
+static void test_long_alike(void) {
+  enum { COLUMNS = 300, FEW = 8 };
+  static int64_t numbers[9000 + COLUMNS];
+  static char names[COLUMNS][8];
+  const uint64_t shape = 9000;
+  packbuf_tensor tensor;
+  packbuf_arena arena;
+  packbuf_batch batch;
+  uint64_t size = 0;
+  unsigned whole = 0;
+  int added = 1;
+  numbers[8999] = 1;
+  memset(&tensor, 0, sizeof tensor);
+  tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), tensor.rank = 1, tensor.shape = &shape;
+  packbuf_arena_init(&arena, NULL);
+  added = packbuf_batch_init(&batch, shape, &arena, NULL, NULL) == PACKBUF_OK;
+  for (unsigned i = 0; i < COLUMNS; i++) {
+    tensor.data = numbers + i;
+    (void)snprintf(names[i], sizeof names[i], "c%u", i);
+    added = added && packbuf_add_tensor(&batch, names[i], &tensor, NULL, NULL) == PACKBUF_OK;
+  }
+  added = added && packbuf_measure(&batch, &size, NULL) == PACKBUF_OK;
+  for (uint32_t i = 0; added && i < batch.plan->buffer_count; i++) whole += batch.plan->buffers[i].has_whole != 0;
+  tap_ok(whole >= COLUMNS - FEW && size > (uint64_t)COLUMNS * 9000 * 8,
+         "buffers that begin alike are told apart by a print of the whole: %u of %d", whole, COLUMNS);
+  packbuf_arena_free(&arena);
+}
+
 int main(void) {
   rows = (uint8_t(*)[8 * WORDS])malloc(ROWS * sizeof *rows);
   if (!rows) return 1;
@@ -184,6 +215,7 @@ int main(void) {
   test_kinds();
   test_first_rows();
   test_repeats();
+  test_long_alike();
   free(rows);
   return tap_plan_done();
 }

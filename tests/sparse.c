@@ -1,10 +1,8 @@
 /* Columns below dicts and lists that few rows have, which are kept otherwise than those of many: their buffers are,
  * element for element, those of the same cells as a field of its own, whatever pattern of rows has them, and every way
- * of writing gives the same bytes. That their numbers begin alike makes measuring them no slower. */
+ * of writing gives the same bytes. */
 #include "../packbuf.h"
 #include "trips.h"
-
-#include <time.h>
 
 enum { FIRST, LAST, FIFTHS, WORDS, TENTH, NONE, HALF, PATTERNS };
 static const char *const pattern_names[PATTERNS] = {"the first row",  "the last row", "every fifth row", "runs of rows",
@@ -184,46 +182,11 @@ static void test_pattern(unsigned kind, unsigned pattern, uint64_t rows) {
   packbuf_arena_free(&arena);
 }
 
-/* Seconds to measure `count` columns of 9000 numbers, windows into zeros before a 1. */
-static double seconds_alike(const int64_t *numbers, unsigned count) {
-  static const uint64_t rows = 9000;
-  mv_trip trip;
-  char *names = (char *)malloc((size_t)count * 16);
-  uint64_t size;
-  clock_t begin;
-  double seconds = 1e9;
-  mv_trip_begin(&trip, rows, NULL);
-  for (unsigned i = 0; i < count; i++) {
-    packbuf_tensor t = array_of(numbers + i, i64(), 1, &rows, NULL, 0);
-    (void)snprintf(names + (size_t)16 * i, 16, "c%u", i);
-    packbuf_add_tensor(&trip.batch, names + (size_t)16 * i, &t, NULL, NULL);
-  }
-  begin = clock();
-  if (packbuf_measure(&trip.batch, &size, NULL) == PACKBUF_OK) seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
-  mv_trip_end(&trip);
-  free(names);
-  return seconds;
-}
-
-/* Were each compared with all before, ten times as many would take a hundred times as long. */
-static void test_long_alike(void) {
-  enum { COLUMNS = 3000 };
-  int64_t *numbers = (int64_t *)calloc(9000 + COLUMNS, sizeof *numbers);
-  double few, many;
-  numbers[8999] = 1;
-  few = seconds_alike(numbers, COLUMNS / 10);
-  many = seconds_alike(numbers, COLUMNS);
-  tap_ok(many < 30 * few + 0.3, "columns that begin alike are not compared with all others: %.3f s, ten times as many"
-         " %.3f s", few, many);
-  free(numbers);
-}
-
 int main(void) {
   static const uint64_t counts[] = {4, 5, 64, 65, 129, 700, 5000};
   for (unsigned kind = 0; kind < KINDS; kind++)
     for (unsigned pattern = 0; pattern < PATTERNS; pattern++)
       test_pattern(kind, pattern, counts[(kind + pattern) % 7]);
   for (unsigned i = 0; i < 7; i++) test_pattern(TEXTS, TENTH, counts[i]);
-  test_long_alike();
   return tap_plan_done();
 }
