@@ -57,7 +57,7 @@ int main(void) {
                          PACKBUF_NOWHERE,
                          PACKBUF_NOWHERE,
                          PACKBUF_NOWHERE,
-                         ""};
+                         "", "", ""};
   static const char *const wanted[] = {"values"};
   packbuf_arena arena;
   packbuf_view view;

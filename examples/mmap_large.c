@@ -21,7 +21,7 @@ static packbuf_error error = {PACKBUF_INVALID_ARGUMENT,
                               PACKBUF_NOWHERE,
                               PACKBUF_NOWHERE,
                               PACKBUF_NOWHERE,
-                              ""};
+                              "", "", ""};
 static int64_t zeros[WIDTH], row_of[WIDTH];
 
 static int fail(void) {

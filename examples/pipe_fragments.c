@@ -69,7 +69,7 @@ static int send_rows(int to, const int64_t *tokens, uint64_t first, uint64_t row
 static int writer(int to) {
   static int64_t tokens[ROWS][WIDTH];
   packbuf_error error = {PACKBUF_INVALID_ARGUMENT, PACKBUF_RULE_NONE, "the pipe is closed", PACKBUF_NOWHERE,
-                         PACKBUF_NOWHERE,          PACKBUF_NOWHERE,   PACKBUF_NOWHERE,      ""};
+                         PACKBUF_NOWHERE,          PACKBUF_NOWHERE,   PACKBUF_NOWHERE,      "", "", ""};
   for (int i = 0; i < ROWS; i++)
     for (int j = 0; j < WIDTH; j++) tokens[i][j] = i * 7919 + j * j;
   for (uint64_t first = 0; first < ROWS; first += EACH)
@@ -97,7 +97,7 @@ static int reader(int from) {
                          PACKBUF_NOWHERE,
                          PACKBUF_NOWHERE,
                          PACKBUF_NOWHERE,
-                         ""};
+                         "", "", ""};
   uint64_t rows = 0, fragments = 0, head_and_index, total;
   uint8_t start[64];
   int more;
