@@ -11495,8 +11495,8 @@ static int packbuf_i_byte_length(uint64_t count, packbuf_dtype dtype, uint64_t *
   return 1;
 }
 
-/* The product of `rank` dimensions in *product; 0 when it is 2^64 or more. One zero dimension makes it 0 whatever the
- * others are. */
+/* The product of `rank` dimensions in *product; 0, and UINT64_MAX there, when it is 2^64 or more. One zero dimension makes
+ * it 0 whatever the others are. */
 static int packbuf_i_product(const uint64_t *shape, unsigned rank, uint64_t *product) {
   uint64_t result = 1;
   int fits = 1;
@@ -11508,7 +11508,7 @@ static int packbuf_i_product(const uint64_t *shape, unsigned rank, uint64_t *pro
     if (((result | shape[d]) >> 32) == 0) result *= shape[d]; /* without the division of the checked product */
     else if (!packbuf_i_mul(result, shape[d], &result)) fits = 0;
   }
-  *product = result;
+  *product = fits ? result : UINT64_MAX;
   return fits;
 }
 
@@ -12567,10 +12567,12 @@ static int packbuf_i_shares_rows(const packbuf_view *view, const packbuf_i_node_
   return 0;
 }
 
-/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. */
+/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. Cells of 2^64
+ * elements or more, of which there is none (N13), hold none. */
 static int packbuf_i_array_rows(const uint64_t *shape, unsigned rank, uint64_t count, uint64_t rows, uint64_t *stored) {
   uint64_t each;
-  if (!packbuf_i_product(shape, rank, &each) || each == 0 || count % each != 0) return 0;
+  (void)packbuf_i_product(shape, rank, &each);
+  if (each == 0 || count % each != 0) return 0;
   *stored = count / each;
   return *stored <= rows;
 }
@@ -13387,10 +13389,10 @@ static int packbuf_i_leaf_counts(packbuf_column *column) {
   uint64_t rows, elements, each = 1;
   if (!packbuf_i_count_stored(column)) return 0;
   rows = elements = column->stored_rows;
-  if (node->codec == PACKBUF_CODEC_NDARRAY &&
-      (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) ||
-       column->data.count != elements))
-    return 0;
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    (void)packbuf_i_product(node->shape, node->rank, &each);
+    if (!packbuf_i_mul(elements, each, &elements) || column->data.count != elements) return 0;
+  }
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
     if (!packbuf_i_counts(&column->shape[d], rows)) return 0;
   }

@@ -114,10 +114,10 @@ static int packbuf_i_leaf_counts(packbuf_column *column) {
   uint64_t rows, elements, each = 1;
   if (!packbuf_i_count_stored(column)) return 0;
   rows = elements = column->stored_rows;
-  if (node->codec == PACKBUF_CODEC_NDARRAY &&
-      (!packbuf_i_product(node->shape, node->rank, &each) || !packbuf_i_mul(elements, each, &elements) ||
-       column->data.count != elements))
-    return 0;
+  if (node->codec == PACKBUF_CODEC_NDARRAY) {
+    (void)packbuf_i_product(node->shape, node->rank, &each);
+    if (!packbuf_i_mul(elements, each, &elements) || column->data.count != elements) return 0;
+  }
   for (unsigned d = 0; d < PACKBUF_MAX_RANK; d++) {
     if (!packbuf_i_counts(&column->shape[d], rows)) return 0;
   }

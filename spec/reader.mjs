@@ -82,6 +82,7 @@ const roundUp = (n, unit) => Math.ceil(n / unit) * unit;
 const roundUpBig = (n, unit) => (n + unit - 1n) / unit * unit;
 const NUMBER_END = 2n ** 53n;
 const SIZE_END = 2n ** 63n;
+const COUNT_END = 2n ** 64n;
 
 /** The first byte that is not `value`, or -1. */
 function firstNot(bytes, value) {
@@ -399,7 +400,9 @@ class NodeTable {
     node.parameter = packed.text('N12', parameter, node);
     const dimensions = viewOf(shape);
     for (let i = 0; i < shape.length; i += 8) node.shape.push(dimensions.getBigUint64(i, true));
-    if (node.codec === NDARRAY && byteLength(product(node.shape) * node.rowsExact, node.dtype) >= SIZE_END) fail('N13', at + 32, node);
+    const elements = product(node.shape) * node.rowsExact;
+    const tooMany = elements >= COUNT_END || byteLength(elements, node.dtype) >= SIZE_END;
+    if (node.codec === NDARRAY && tooMany) fail('N13', at + 32, node);
   }
 
   /** The next `length` bytes of the strings, whose place the field at `field` must say. */
@@ -1082,12 +1085,13 @@ function bytesOf(leaf, stored, budget) {
   return piece(leaf, leaf.offsets.u64(stored), leaf.offsets.u64(stored + 1), budget);
 }
 
-/** The attributes of a medium, of the dtype's own type whatever types say. */
+/** The attributes of a medium, of the dtype's own type whatever types say; a negative integer is as absent. */
 function attributesOf(leaf, row, budget) {
   return Object.fromEntries(leaf.attributes.map((child) => {
     if (child.codec === UTF8 || !child.isValid(row)) return [child.name, child.value(row, budget)];
     const stored = child.leaf.storedRow(row);
-    return [child.name, numberAt(viewOf(child.leaf.data.bytes(stored, stored + 1)), 0, child.dtype)];
+    const value = numberAt(viewOf(child.leaf.data.bytes(stored, stored + 1)), 0, child.dtype);
+    return [child.name, typeof value === 'bigint' && value < 0n ? null : value];
   }));
 }
 

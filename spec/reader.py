@@ -1007,7 +1007,8 @@ class Packed:
         self.check_utf8("N12", node.parameter_offset, parameter, node)
         node.parameter = parameter.decode()
         node.shape = struct.unpack(f"<{len(shape) // 8}Q", shape)
-        if node.codec == C_NDARRAY and byte_length(node.rows * math.prod(node.shape), node.dtype) >= 2**63:
+        elements = node.rows * math.prod(node.shape)
+        if node.codec == C_NDARRAY and (elements >= 2**64 or byte_length(elements, node.dtype) >= 2**63):
             fail("N13", 32, "too many elements")
         if node.first_buffer != self.buffers_taken:
             fail("N14", 16, "not the next buffer record")
@@ -1616,8 +1617,14 @@ class Packed:
         attributes = []
         for name, what in ATTRIBUTES.items():
             leaf = leaves.get(name)
-            if leaf and not leaf.unreadable and (leaf.codec, leaf.dtype, leaf.form, leaf.rank) == (*what, NATURAL, 0) and present(leaf, row):
-                text = number_text(leaf.buffer(DATA).raw(stored_row(leaf, row), 1), leaf.dtype, 0) if leaf.codec == C_NDARRAY else self.cell(leaf, row)
+            if not leaf or leaf.unreadable or (leaf.codec, leaf.dtype, leaf.form, leaf.rank) != (*what, NATURAL, 0):
+                continue
+            if not present(leaf, row):
+                continue
+            text = self.cell(leaf, row)
+            if leaf.codec == C_NDARRAY:  # whatever types say
+                text = number_text(leaf.buffer(DATA).raw(stored_row(leaf, row), 1), leaf.dtype, 0)
+            if what != _INT64 or int(text) >= 0:  # a negative integer is as absent
                 attributes.append((name, text))
         return media_text(attributes, raw)
 

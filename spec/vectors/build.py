@@ -1004,6 +1004,9 @@ def valid_codecs():
     valid("rank_0_with_ndims", Batch(3, [rank0]))
     types = blob_types(ragged("a", [tensor("int8", [1]), tensor("int8", [2])], 3, "int8"), [0x30, 0])
     valid("types_that_repeat_the_form", Batch(2, [types, blob_types(media_list("m", [[b"a"], [b"b"]]), [0x50, 0])]))
+    negative = media("m", [Media(b"a", width=0), Media(b"b", height=3, rate=-1.0)])
+    negative.children = [ndarray("height", [-1, 3], "int64"), ndarray("width", [0, -2**63], "int64"), ndarray("rate", [N, -1.0], "float64")]
+    valid("media_negative_attributes", Batch(2, [negative]))
     media_attribute = media("m", [Media(b"a", height=1), N])
     media_attribute.children.append(blob("shot", ["x", N], 8))
     valid("media_unknown_attribute", Batch(2, [media_attribute]))
@@ -1222,6 +1225,8 @@ def valid_shared():
     empty = [ndarray("n", [], "int8"), ndarray("a", [], "int16", (2, 3), 2), ragged("r", [], 3, "int8", rank=2), blob("s", [], 8), blob("j", [], 9), media_list("m", [], 5)]
     valid("shared_without_stored_rows", Batch(3, [repeat(col, N, M, N) for col in empty] + [repeat(prefixed(ragged("p", [], 4, "int8", 1, 1), []), N, N, M)]))
     valid("shared_without_rows", Batch(0, [repeat(col) for col in empty]))
+    vast = ndarray("v", [], "int8", (2**63, 6), 2)  # of no row it takes no byte
+    valid("vast_cells_without_rows", Batch(0, [vast, repeat(vast, name="s")]))
     word = blob("s", ["word%d" % i for i in range(40)], 8)
     valid("shared_constant_index", Batch(40, [repeat(blob("s", ["a", "b", "c"], 8), *[2] * 40), repeat(ndarray("z", [9], "int64"), *[0] * 40), repeat(ndarray("e", [9], "int64"), *[N] * 40)]))
     valid("shared_sequence_index", Batch(40, [repeat(word, *range(40)), repeat(word, *range(39, -1, -1), name="r"), repeat(blob("t", ["t%d" % i for i in range(20)], 8), *range(20), *[N] * 20).store("stored", "row_index")]))
@@ -1606,9 +1611,10 @@ def invalid_nodes():
     leaf = blob("o", [Opaque("", b"x")], 11, parameter=b"ab\xff")
     b = Batch(1, [leaf])
     invalid("n12_parameter", b, "N12", b.strings_at + 3, "parameter")
-    for name, dtype, rows, shape in (("2_63", "uint8", 1, (2**31, 2**31, 2)), ("rows", "uint8", 2, (2**62,)), ("element_size", "int64", 1, (2**60,)), ("2_64", "uint8", 1, (2**32, 2**32)),
-                                     ("2_128", "uint8", 1, (2**64 - 1, 2**64 - 1))):
-        col = Col("a", 1, [N] * rows, 2, (*DTYPES[dtype], 1), 2, len(shape), shape, bufs=[Buf(1, (*DTYPES[dtype], 1), 0, b"")])
+    for name, dtype, rows, shape in (("2_63", U8, 1, (2**31, 2**31, 2)), ("rows", U8, 2, (2**62,)), ("element_size", (0, 64, 1), 1, (2**60,)),
+                                     ("2_64", U8, 1, (2**32, 2**32)), ("2_128", U8, 1, (2**64 - 1, 2**64 - 1)),
+                                     ("bits", (1, 1, 1), 1, (2**32, 2**32)), ("no_bits", (99, 0, 1), 1, (2**32, 2**32))):
+        col = Col("a", 1, [N] * rows, 2, dtype, 2, len(shape), shape, bufs=[Buf(1, dtype, 0, b"")])
         b = Batch(rows, [col])
         invalid("n13_" + name, b, "N13", b.node("a", 32), "too many elements")
     bad("n14_first_buffer", "N14", "s", 16, "first_buffer", "I", 0)
@@ -1996,6 +2002,10 @@ def invalid_index():
     invalid("i12_scalar_bool", b, "I12", b.element("a", "types", 0), "number type bool of a scalar")
     b = Batch(2, [blob_types(ragged("a", [tensor("int8", [1])] * 2, 3, "int8"), [0, 0x20])])
     invalid("i12_tensor_array", b, "I12", b.element("a", "types", 1), "form array in a ragged_tensor")
+    for number, name in ((1, "bool"), (2, "int")):  # the form of a cell may be said of any dtype
+        dtype = 2, 128, 1
+        b = Batch(3, [Col("u", 1, [1, 2, 3], 2, dtype, bufs=[Buf(1, dtype, 3, bytes(48)), *u8s(8, [0x20, 0, number])])])
+        invalid("i12_unknown_dtype_" + name, b, "I12", b.element("u", "types", 2), "number type %s in an unknown dtype" % name)
 
 
 def empty_grid():
