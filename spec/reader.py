@@ -10,11 +10,17 @@
     packed.to_json()                          verifies in full, then returns the text of section 22
     packed.schema(), .fingerprint()           the schema text and its fingerprint (section 24)
     packed.fragments()                        what a manifest lists (section 23): a dict each
+    whole = Joined([bytes, ...], listed)      the fragments, read as one batch; without a list all append rows
+    whole.row(i), .cell(name, i), .value(name)
 
 The bytes are untrusted: whatever they are, nothing but a PackbufError is raised, and no loop runs longer than the bytes that are there.
 """
 import base64
+import bisect
+import collections
+import contextlib
 import hashlib
+import itertools
 import math
 import re
 import struct
@@ -24,11 +30,16 @@ U32_NONE = 0xFFFFFFFF
 
 
 class PackbufError(Exception):
-    """A rule that is broken (section 13), the error it raises (section 14), and where."""
+    """A rule that is broken (section 13; "" where it is none of these), its error (section 14), and where."""
 
-    def __init__(self, rule, offset, path, message, row=None):
-        self.rule, self.error, self.offset, self.path, self.message, self.row = rule, ERROR_OF_RULE[rule], offset, path, message, row
-        super().__init__(f"{rule} {self.error} {offset} {path or '-'} {message}")
+    def __init__(self, rule, offset, path, message, row=None, error=None, fragment=None):
+        self.rule, self.error, self.offset, self.path = rule, error or ERROR_OF_RULE[rule], offset, path
+        self.message, self.row, self.fragment = message, row, fragment
+        super().__init__(f"{rule or '-'} {self.error} {offset} {path or '-'} {message}")
+
+
+def refuse(error, message, path="", row=None, fragment=None):
+    raise PackbufError("", -1, path, message, row, error, fragment)
 
 
 # ---- 3. File header and directory ------------------------------------------------------------------------------------------------------
@@ -1484,56 +1495,16 @@ class Packed:
                 self.fail("D9", data.where(first), stop.message, node)
             self.fail(rule, data.where(first + stop.position), stop.message, node)
 
-    # -- 23. Fragments and manifests
+    # -- 23, 24. What a manifest lists; schema text and fingerprint
 
     def fragments(self):
-        """The fragments that a manifest lists; ValueError where it is none, or not as section 23 says."""
-        self.verify("full")
-        if self.kind != 2:
-            raise ValueError("no manifest")
-        fields, rows, out = {node.name.decode(): node for node in self.fields}, 0, []
-        for name, dtype in MANIFEST.items():
-            node = fields.get(name)
-            if node is None or node.unreadable or (node.codec, node.dtype, node.form, node.rank) != (C_NDARRAY if dtype else C_UTF8, dtype or U8, NATURAL, 0):
-                raise ValueError(f"{name} is not as a manifest has it")
-            if node.buffer(TYPES) or node.rows != self.rows:
-                raise ValueError(f"{name} has types of its own")
-            if node.buffer(VALIDITY) and not all(present(node, row) for row in range(rows_to_check(self.rows, (node.buffer(VALIDITY),)))):
-                raise ValueError(f"{name} has null cells")
-        if self.rows > self.limits["shown"]:
-            raise ValueError("more fragments than this reader lists")
-
-        def number(name, row):
-            return int.from_bytes(fields[name].buffer(DATA).raw(stored_row(fields[name], row), 1), "little")
-
-        def key(row):
-            offsets, stored = fields["key"].buffer(OFFSETS), stored_row(fields["key"], row)
-            return fields["key"].buffer(DATA).raw(offsets[stored], offsets[stored + 1] - offsets[stored]).decode()
-
-        for row in range(self.rows):
-            f = {name: number(name, row) if dtype else key(row) for name, dtype in MANIFEST.items()}
-            end = f["first_row"] + f["rows"]
-            if f["appends"] > 1 or not 128 <= f["head_length"] <= f["length"] or end > 2**48:
-                raise ValueError(f"fragment {row}")
-            if f["appends"] and end > rows or not f["appends"] and f["first_row"] != rows:
-                raise ValueError(f"fragment {row}: rows that are not there, or not where the rows so far end")
-            rows = rows if f["appends"] else end
-            out.append(f)
-        return out
-
-    # -- 24. Schema text and fingerprint
+        """What a manifest lists."""
+        return listed_fragments(self)
 
     def schema(self):
-        lines = ['{"packbuf_schema":1}']
-
-        def add(nodes):
-            for node in nodes:
-                lines.append(schema_line(node))
-                add(node.children if node.kind == LIST else sorted(node.children, key=lambda child: child.name))
-
-        for top in (self.fields, self.values):
-            add(sorted(top, key=lambda node: node.name))
-        return "".join(line + "\n" for line in lines)
+        tops = sorted(self.fields, key=lambda node: node.name) + sorted(self.values, key=lambda node: node.name)
+        lines = [line for top in tops for line, _ in schema_lines(top)]
+        return "".join(line + "\n" for line in ['{"packbuf_schema":1}', *lines])
 
     def fingerprint(self):
         return hashlib.sha256(self.schema().encode()).hexdigest()[:32]
@@ -1565,7 +1536,7 @@ class Packed:
         if node.unreadable:
             return f'{{"$unreadable":"{node.unreadable}"}}'
         if not present(node, row):
-            return '{"$missing":true}' if is_missing(node, row) else "null"
+            return MISSING_TEXT if is_missing(node, row) else "null"
         if node.kind == DICT:
             shown = [child for child in node.children if child.unreadable or not is_missing(child, row)]
             return dict_text([text for child in shown for text in (quote(child.name.decode()), self.cell(child, row))])
@@ -1651,7 +1622,225 @@ class Packed:
         return items[0]
 
 
+def number_text(raw, dtype, number):
+    code, bits, _ = dtype
+    if code == COMPLEX:
+        return tensor_text(F_SCALAR, dtype, (), raw)
+    if code == BOOL or number == TYPE_BOOL:
+        return "true" if any(raw) else "false"
+    if code in (INT, UINT):
+        return str(int.from_bytes(raw, "little", signed=code == INT))
+    wide = widen(int.from_bytes(raw, "little"), code, bits)
+    return str(int(struct.unpack("<d", wide.to_bytes(8, "little"))[0])) if number == TYPE_INT else float_text(wide)
+
+
+# ---- 16. Equality --------------------------------------------------------------------------------------------------------------------------
+
+JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},]|[^][{},"]+')
+
+
+def ordered(text):
+    """Tagged JSON with the pairs of each dict in order: values that are equal have one such text."""
+    open_, closed = [[""]], []  # the items so far of each list and object that is open; those of the one that was closed last
+    for token in JSON_TOKEN.findall(text):
+        if token in ("[", "{"):
+            open_.append([""])
+        elif token == ",":
+            open_[-1].append("")
+        elif token == "]":
+            closed = open_.pop()
+            open_[-1][-1] += list_text(closed)
+        elif token == "}":
+            pairs = open_.pop()
+            if len(pairs) == 1 and pairs[0].startswith('"$dict":'):
+                pairs = ['"$dict":' + list_text(sorted(closed))]
+            open_[-1][-1] += "{" + ",".join(sorted(pairs)) + "}"
+        else:
+            open_[-1][-1] += token
+    return open_[0][0]
+
+
+# ---- 23. Fragments and manifests -----------------------------------------------------------------------------------------------------------
+
 MANIFEST = {"key": None, "length": U64, "head_length": U64, "first_row": U64, "rows": U64, "head_checksum": (UINT, 32, 1), "appends": U8}
+APPENDS_ROWS, APPENDS_FIELDS = 0, 1
+MISSING_TEXT = '{"$missing":true}'
+Part = collections.namedtuple("Part", "fragment node first_row rows")  # of a field: row 0 of the node is row first_row of the whole
+Place = collections.namedtuple("Place", "fragment first_row rows appends token")  # of a fragment
+
+
+def listed_field(packed, name, dtype):
+    """A field that a manifest has: text, or plain numbers of this dtype, and no cell null or missing."""
+    node = next((node for node in packed.fields if node.name.decode() == name), None)
+    if node is not None and node.unreadable:
+        refuse(node.unreadable, "a field that this reader cannot read", name)
+    codec = C_NDARRAY if dtype else C_UTF8
+    if node is None or (node.codec, node.dtype, node.form, node.rank) != (codec, dtype or U8, NATURAL, 0):
+        refuse("BAD_MANIFEST", "a field that is absent, or of another type", name)
+    if node.buffer(TYPES):
+        refuse("BAD_MANIFEST", "numbers that have types of their own", name)
+    for row in range(rows_to_check(node.rows, (node.buffer(VALIDITY),))):
+        if not present(node, row):
+            refuse("BAD_MANIFEST", "a null cell", name, fragment=row)
+    return node
+
+
+def rows_after(listed, rows):
+    """The rows of the whole after a fragment that is listed so, where before it they are `rows`; None where it may not be."""
+    end = listed["first_row"] + listed["rows"]
+    if not 128 <= listed["head_length"] <= listed["length"] or end > 2**48:
+        return None
+    if listed["appends"] == APPENDS_FIELDS:
+        return rows if end <= rows else None
+    return end if listed["appends"] == APPENDS_ROWS and listed["first_row"] == rows else None
+
+
+def listed_fragments(packed):
+    """What a manifest lists, as far as the list alone tells whether it is one."""
+    if packed.kind != 2:
+        refuse("WRONG_TYPE", "no manifest")
+    packed.verify("full")
+    fields = {name: listed_field(packed, name, dtype) for name, dtype in MANIFEST.items()}
+    if packed.rows > packed.limits["shown"]:
+        packed.fail("D9", 48, "more fragments than this reader lists")
+
+    def cell(node, stored):
+        data, offsets = node.buffer(DATA), node.buffer(OFFSETS)
+        if offsets:
+            return data.raw(offsets[stored], offsets[stored + 1] - offsets[stored]).decode()
+        return int.from_bytes(data.raw(stored, 1), "little")
+
+    rows, out = 0, []
+    for row in range(packed.rows):
+        out.append({name: cell(node, stored_row(node, row)) for name, node in fields.items()})
+        rows = rows_after(out[-1], rows)
+        if rows is None:
+            refuse("BAD_MANIFEST", "rows or lengths that do not follow from those before", fragment=row)
+    return out
+
+
+@contextlib.contextmanager
+def of_fragment(number):
+    """What is refused here is this fragment's."""
+    try:
+        yield
+    except PackbufError as error:
+        error.fragment = number
+        raise
+
+
+class Joined:
+    """Fragments, in order, read as one batch. listed: what a manifest lists of them; without it all append rows. widen: the parts of a
+    field may differ in type, and rows may lack it. first: of batch values that differ, the first fragment's is read."""
+
+    def __init__(self, fragments, listed=None, widen=False, first=False, limits=None):
+        if listed is not None and len(listed) != len(fragments):
+            refuse("INVALID_ARGUMENT", f"{len(fragments)} fragments, of which {len(listed)} are listed")
+        self.widen, self.first, self.rows, self.verified = widen, first, 0, set()
+        self.fields, self.nodes = {}, {}  # name -> its parts; name -> [fragment, node] of the batch values
+        places = [self.add(number, bytes_, listed and listed[number], limits) for number, bytes_ in enumerate(fragments)]
+        self.owners = [place for place in places if place.appends == APPENDS_ROWS and place.rows]  # their rows follow each other
+        self.check_tokens(places)
+        for name, parts in self.fields.items():
+            parts[:] = sorted((part for part in parts if part.rows), key=lambda part: part.first_row)
+            self.check_field(name, parts)
+
+    def add(self, number, bytes_, listed, limits):
+        """One fragment by itself, and against what is listed of it: FRAGMENT_MISMATCH, BAD_MANIFEST."""
+        with of_fragment(number):
+            packed = Packed(bytes_, file=False, limits=limits)
+            own = {"length": packed.total_length, "head_length": packed.data_at, "rows": packed.rows, "head_checksum": packed.head_checksum}
+            if packed.kind != 1 or listed and any(listed[name] != value for name, value in own.items()):
+                refuse("FRAGMENT_MISMATCH", "not the fragment that is listed")
+            listed = listed or {**own, "first_row": self.rows, "appends": APPENDS_ROWS}
+            first_row, rows = listed["first_row"], rows_after(listed, self.rows)
+            if rows is None:
+                refuse("BAD_MANIFEST", "rows or lengths that do not follow from those before")
+        self.rows = rows
+        for node in packed.fields:
+            self.fields.setdefault(node.name.decode(), []).append(Part(number, node, first_row, packed.rows))
+        for node in packed.values:
+            self.nodes.setdefault(node.name.decode(), []).append((number, node))
+        return Place(number, first_row, packed.rows, listed["appends"], packed.row_order_token)
+
+    def owner_of(self, row):
+        """The index in owners of the fragment that appended a row."""
+        return bisect.bisect_right(self.owners, row, key=lambda place: place.first_row) - 1
+
+    def check_tokens(self, places):
+        """ROW_ORDER: fields are appended to rows of their own token."""
+        until = [owner.first_row + owner.rows for owner in self.owners]  # where the rows of an owner's token end, from it on
+        for i in range(len(until) - 1, 0, -1):
+            if self.owners[i - 1].token == self.owners[i].token:
+                until[i - 1] = until[i]
+        for place in places:
+            if place.appends == APPENDS_FIELDS and place.rows:
+                i = self.owner_of(place.first_row)
+                same = self.owners[i].token == place.token and until[i] >= place.first_row + place.rows
+                if not any(place.token) or not same:
+                    refuse("ROW_ORDER", "fields of other rows, or of another order", fragment=place.fragment)
+
+    def check_field(self, name, parts):
+        """DUPLICATE_NAME and SCHEMA_MISMATCH: no row twice, all parts of one type, and a part for every row."""
+        rows, gap, first = 0, None, []
+        for part in parts:
+            if part.first_row < rows:
+                refuse("DUPLICATE_NAME", "two fragments have it for the same rows", name, part.first_row, part.fragment)
+            if part.first_row > rows and gap is None:
+                gap = rows
+            rows = part.first_row + part.rows
+            if self.widen:
+                continue
+            lines = schema_lines(part.node)
+            first = first or lines
+            for (line, node), (other, there) in itertools.zip_longest(lines, first, fillvalue=("", None)):
+                if line != other:
+                    refuse("SCHEMA_MISMATCH", "another type than in the first part", (node or there).path, fragment=part.fragment)
+        gap = rows if gap is None and rows < self.rows else gap
+        if gap is not None and not self.widen:
+            fragment = self.owners[self.owner_of(gap)].fragment
+            refuse("SCHEMA_MISMATCH", f"row {gap} lacks it", name, gap, fragment)
+
+    def read(self, fragment, node, row):
+        """The cell of a fragment, which is verified in full before its first cell is read."""
+        with of_fragment(fragment):
+            if fragment not in self.verified:
+                node.packed.verify("full")
+                self.verified.add(fragment)
+            node.packed.shown = node.packed.limits["shown"]
+            return node.packed.cell(node, row)
+
+    def cell(self, name, row):
+        """One cell as tagged JSON; missing where no fragment has it, which widening allows."""
+        if name not in self.fields:
+            refuse("NOT_FOUND", "no such field", name)
+        if not 0 <= row < self.rows:
+            refuse("OUT_OF_RANGE", "no such row", name, row)
+        parts = self.fields[name]
+        i = bisect.bisect_right(parts, row, key=lambda part: part.first_row) - 1
+        if i < 0 or row >= parts[i].first_row + parts[i].rows:
+            return MISSING_TEXT
+        return self.read(parts[i].fragment, parts[i].node, row - parts[i].first_row)
+
+    def row(self, row):
+        """Name -> cell, without the fields that the row does not have."""
+        cells = {name: self.cell(name, row) for name in self.fields}
+        return {name: cell for name, cell in cells.items() if cell != MISSING_TEXT}
+
+    def value(self, name):
+        """A batch value, upon which all fragments that have it agree."""
+        if name not in self.nodes:
+            refuse("NOT_FOUND", "no such batch value", name)
+        (fragment, node), *others = self.nodes[name]
+        text = self.read(fragment, node, 0)
+        for fragment, node in () if self.first else others:
+            if ordered(self.read(fragment, node, 0)) != ordered(text):
+                refuse("SCHEMA_MISMATCH", "another value than in the first fragment", name, fragment=fragment)
+        return text
+
+
+# ---- 24. Schema text and fingerprint -------------------------------------------------------------------------------------------------------
+
 CODEC_NAMES = dict(enumerate("null ndarray ragged_tensor typed_ragged bytes_ragged media_bytes media_list_ragged utf8_ragged json_ragged msgpack_ragged opaque_ragged".split(), 1))
 FORMS = dict(enumerate("natural list array tensor scalar bytes media".split()))
 
@@ -1681,16 +1870,10 @@ def schema_line(node):
     return line + "}"
 
 
-def number_text(raw, dtype, number):
-    code, bits, _ = dtype
-    if code == COMPLEX:
-        return tensor_text(F_SCALAR, dtype, (), raw)
-    if code == BOOL or number == TYPE_BOOL:
-        return "true" if any(raw) else "false"
-    if code in (INT, UINT):
-        return str(int.from_bytes(raw, "little", signed=code == INT))
-    wide = widen(int.from_bytes(raw, "little"), code, bits)
-    return str(int(struct.unpack("<d", wide.to_bytes(8, "little"))[0])) if number == TYPE_INT else float_text(wide)
+def schema_lines(node):
+    """The lines of a node and of all below it, each with its node."""
+    children = node.children if node.kind == LIST else sorted(node.children, key=lambda child: child.name)
+    return [(schema_line(node), node)] + [line for child in children for line in schema_lines(child)]
 
 
 def main(arguments):

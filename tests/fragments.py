@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""TAP: `packbuf schema` and `packbuf concat`, against spec/reader.py: the schema text and fingerprint of every valid vector, what --expect says, files joined
-and widened, a manifest's fragments, and every error and exit code. Needs the standard library alone. PACKBUF_TOOL: the command (build/packbuf)."""
+"""TAP: `packbuf schema` and `packbuf concat`, against spec/reader.py: the schema text and fingerprint of every valid vector,
+what --expect says, files joined and widened, a manifest's fragments, and every error and exit code; and spec/reader.py,
+spec/reader.mjs (where there is Node) and the command joining whatever was appended, right or wrong. Needs the standard
+library alone. PACKBUF_TOOL: the command (build/packbuf)."""
 import hashlib
 import json
 import os
 import pathlib
+import random
+import re
 import shutil
 import struct
 import subprocess
@@ -15,9 +19,10 @@ sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VALID = ROOT / 'spec' / 'vectors' / 'valid'
 TOOL = os.path.abspath(os.environ.get('PACKBUF_TOOL', ROOT / 'build' / 'packbuf'))
-sys.path.insert(0, str(ROOT / 'spec'))
+sys.path[:0] = [str(ROOT / 'spec'), str(ROOT / 'spec' / 'vectors')]
 
-from reader import Packed  # noqa: E402
+import build  # noqa: E402
+from reader import Joined, Packed, PackbufError  # noqa: E402
 
 count = failed = 0
 
@@ -177,11 +182,201 @@ def manifests():
     bad('a fragment that was damaged', ['fragment_fields.pbuf', 'DATA_CHECKSUM'], 'concat', '--manifest', 'manifest_fragments.pbuf', *names, '-o', 'never.pbuf')
 
 
+# ---- the readers of the specification join as the command does ----
+
+TOKENS = bytes(16), b'1' * 16, b'2' * 16
+
+
+def refusal(join):
+    """What it is refused with: error, fragment, row, path; None when it is not."""
+    try:
+        join()
+    except PackbufError as error:
+        return [error.error, error.fragment, error.row, error.path]
+    return None
+
+
+def joins():
+    """Every refusal of section 23 by name, as tests/reader_js.mjs asks it of the other reader."""
+    names = 'fragment_rows_0', 'fragment_rows_1', 'fragment_fields'
+    a, b, fields = ((VALID / f'{name}.pbuf').read_bytes() for name in names)
+    listed = Packed((VALID / 'manifest_fragments.pbuf').read_bytes()).fragments()
+    whole = Joined([a, b, fields], listed)
+    ok([whole.row(i).get('reward') for i in range(3)] == ['0.5', '1.0', '-1.0'] and whole.value('step') == '7', 'rows, fields and values')
+    ok(refusal(lambda: whole.cell('none', 0)) == ['NOT_FOUND', None, None, 'none'], 'no such field')
+    ok(refusal(lambda: whole.cell('text', 3)) == ['OUT_OF_RANGE', None, 3, 'text'], 'no such row')
+
+    def changed(at, **numbers):
+        return [{**f, **numbers} if i == at else f for i, f in enumerate(listed)]
+
+    def sealed(raw, change):
+        raw = bytearray(raw)
+        change(raw)
+        head, = struct.unpack_from('<Q', raw, 32)
+        struct.pack_into('<I', raw, 60, build.crc32c(bytes(raw[:60]) + bytes(4) + bytes(raw[64:head])))
+        return bytes(raw), struct.unpack_from('<I', raw, 60)[0]
+
+    def rename(raw):
+        at = raw.index(b'reward')
+        raw[at:at + 6] = b'tokens'
+
+    def without_token(raw):
+        raw[104:120] = bytes(16)
+
+    twice, bare = sealed(fields, rename), [sealed(raw, without_token) for raw in (a, b, fields)]
+    bare_listed = [{**f, 'head_checksum': checksum} for f, (_, checksum) in zip(listed, bare)]
+    vast = [bytes(build.Batch(rows, []).bytes) for rows in (2**48, 1)]
+    broken = bytearray(b)
+    broken[130] ^= 1
+    ints = (VALID / 'ints.pbuf').read_bytes()
+    for what, fragments, list_, expected in (
+            ('another order', [b, a, fields], listed, ['FRAGMENT_MISMATCH', 0, None, '']),
+            ('another head', [a, b, fields], changed(1, head_checksum=0), ['FRAGMENT_MISMATCH', 1, None, '']),
+            ('more rows than there are', [a, b, fields], changed(2, first_row=1), ['BAD_MANIFEST', 2, None, '']),
+            ('a hole', [a, b, fields], changed(1, first_row=3), ['BAD_MANIFEST', 1, None, '']),
+            ('rows beyond 2^48', [a, b, fields], changed(1, first_row=2**64 - 1), ['BAD_MANIFEST', 1, None, '']),
+            ('neither rows nor fields', [a, b, fields], changed(0, appends=2), ['BAD_MANIFEST', 0, None, '']),
+            ('a manifest', [(VALID / 'manifest.pbuf').read_bytes()], None, ['FRAGMENT_MISMATCH', 0, None, '']),
+            ('a head that is broken', [a, broken], None, ['HEAD_CHECKSUM', 1, None, '']),
+            ('too many rows', vast, None, ['BAD_MANIFEST', 1, None, '']),
+            ('another token', [a, b, bare[2][0]], changed(2, head_checksum=bare[2][1]), ['ROW_ORDER', 2, None, '']),
+            ('no token', [raw for raw, _ in bare], bare_listed, ['ROW_ORDER', 2, None, '']),
+            ('a field twice', [a, b, twice[0]], changed(2, head_checksum=twice[1]), ['DUPLICATE_NAME', 2, 0, 'tokens']),
+            ('other columns', [a, ints], None, ['SCHEMA_MISMATCH', 1, 2, 'tokens']),
+            ('fewer fragments than are listed', [a, b], listed, ['INVALID_ARGUMENT', None, None, ''])):
+        found = refusal(lambda: Joined(fragments, list_))
+        ok(found == expected, f'reader.py: {what}', found)
+    ok(refusal(Packed(ints).fragments) == ['WRONG_TYPE', None, None, ''], 'reader.py: a batch is no manifest')
+    wide = Joined([a, ints], widen=True)
+    ok('tokens' not in wide.row(wide.rows - 1) and wide.row(0)['text'] == '"a"', 'reader.py: widened')
+    same = [build.Batch(1, [build.infer('x', [1])], [build.infer('v', [v])]).bytes for v in ({'a': 1, 'b': [{2: 'x', 3: 'y'}]}, {'b': [{3: 'y', 2: 'x'}], 'a': 1})]
+    ok(refusal(lambda: Joined(same).value('v')) is None, 'reader.py: the order of keys does not count')
+
+
+NAMES = 'x', 'y', 'tags', 'meta'
+JOIN_JS = """
+import fs from 'node:fs';
+import { PackbufError, join, open, taggedJson } from '%s';
+const answer = (read) => {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof PackbufError)) throw error;
+    const known = (n) => n === undefined || n < 0 ? null : n;
+    return [error.error, known(error.fragment), known(error.row), error.path ?? ''];
+  }
+};
+const cells = (row) => Object.fromEntries([...row].map(([name, cell]) => [name, taggedJson(cell)]));
+for (const { fragments, manifest, widen } of JSON.parse(fs.readFileSync(0, 'utf8')))
+  console.log(JSON.stringify(answer(() => {
+    const list = open(fs.readFileSync(manifest)).fragments();
+    const whole = join(fragments.map((name) => fs.readFileSync(name)), { list, widen });
+    const rows = Array.from({ length: whole.rows }, (_, i) => cells(whole.row(i)));
+    return { rows, values: Object.fromEntries(whole.values.map((name) => [name, answer(() => taggedJson(whole.value(name)))])) };
+  })));
+"""
+
+
+def some_column(r, rows, drift):
+    """Cells of one of a few types: the first of them, most of the time."""
+    kind = r.randrange(1, 6) if r.random() < drift else 0
+    return [[r.choice((i, None)), r.choice(('a', 'b', None)), r.choice((1.5, i)), [i] * r.randrange(3), {'k': i, 'l': r.choice(('z', None))},
+             [{'q': i}] * r.randrange(3)][kind] for i in range(rows)]
+
+
+def some_fragment(r, rows, names, drift):
+    columns = [build.share(build.infer(name, some_column(r, rows, drift))) for name in names]
+    values = [build.infer('step', [r.choice((7, 7, 7, 8))])] if r.random() < 0.5 else []
+    return build.Batch(rows, columns, values, token=r.choice(TOKENS[:1] + TOKENS[1:2] * 20 + TOKENS[2:]))
+
+
+def some_manifest(r, fragments, places):
+    columns = {'length': [f.total for f in fragments], 'head_length': [f.data_at for f in fragments], 'first_row': [at for at, _ in places],
+               'rows': [f.rows for f in fragments], 'head_checksum': [struct.unpack_from('<I', f.bytes, 60)[0] for f in fragments],
+               'appends': [appends for _, appends in places]}
+    if r.random() < 0.15:
+        name = r.choice(list(columns))
+        at = r.randrange(len(fragments))
+        columns[name][at] = max(columns[name][at] + r.choice((-1, 1, 64)), 0) % 256 if name == 'appends' else abs(columns[name][at] + r.choice((-1, 1, 64)))
+    types = {'head_checksum': 'uint32', 'appends': 'uint8'}
+    keys = build.blob('key', [str(i) for i in range(len(fragments))], 8)
+    numbers = [build.ndarray(name, cells, types.get(name, 'uint64')) for name, cells in columns.items()]
+    return build.Batch(len(fragments), [keys, *numbers], kind=2)
+
+
+def some_appends(r):
+    """Fragments that append rows and, some of them, fields; mostly right."""
+    fragments, places, rows, drift = [], [], 0, r.choice((0, 0, 0.05, 0.3))
+    for _ in range(r.randrange(1, 7)):
+        if rows and r.random() < 0.4:
+            first = r.choice((0, 0, r.randrange(rows)))
+            count = r.choice((rows - first, r.randrange(rows - first + 1)))
+            names = [f'new{r.choice((0, 1))}'] if r.random() < 0.9 else [r.choice(NAMES)]
+            places.append((first, 1))
+        else:
+            first, count = rows, r.randrange(4)
+            names = [name for name in NAMES if drift < 0.3 or r.random() < 0.9]
+            places.append((first, 0))
+            rows += count
+        fragments.append(some_fragment(r, count, names, drift))
+    return fragments, some_manifest(r, fragments, places)
+
+
+def joined_by_reader(case):
+    try:
+        listed = Packed(pathlib.Path(case['manifest']).read_bytes()).fragments()
+        whole = Joined([pathlib.Path(name).read_bytes() for name in case['fragments']], listed, widen=case['widen'])
+        values = {name: refusal(lambda name=name: whole.value(name)) or whole.value(name) for name in whole.nodes}
+        return {'rows': [whole.row(i) for i in range(whole.rows)], 'values': values}
+    except PackbufError as error:
+        return [error.error, error.fragment, error.row, error.path]
+
+
+def joined_by_command(case):
+    """The rows, or error, fragment, row and path as far as the line has them."""
+    widen = ['--widen'] if case['widen'] else []
+    p = subprocess.run([TOOL, 'concat', '--manifest', case['manifest'], *case['fragments'], '--first-value', '-o', 'out.pbuf', *widen], capture_output=True)
+    if p.returncode == 0:
+        text = json.loads(Packed(pathlib.Path('out.pbuf').read_bytes()).to_json())
+        return [{name: cells[i] for name, cells in text['fields'].items() if cells[i] != {'$missing': True}} for i in range(text['rows'])]
+    line = p.stderr.decode()
+    found = [re.search(pattern, line) for pattern in (r': ([A-Z_]{6,})', r'fragment (\d+)', r'\brow (\d+)', r'field ([^\s,:]+)')]
+    error, fragment, row, path = (m and m[1] for m in found)
+    return [error, fragment and int(fragment), row and int(row), path or '']
+
+
+def appends():
+    r, cases = random.Random(12), []
+    for i in range(int(os.environ.get('FRAGMENT_CASES', 120))):
+        fragments, manifest = some_appends(r)
+        names = [f'{i}.{k}.pbuf' for k in range(len(fragments))]
+        for name, batch in zip(names + [f'{i}.pbuf'], fragments + [manifest]):
+            pathlib.Path(name).write_bytes(batch.bytes)
+        cases += [{'fragments': names, 'manifest': f'{i}.pbuf', 'widen': widen} for widen in (False, True)]
+    found = [joined_by_reader(case) for case in cases]
+    errors = sorted({answer[0] for answer in found if isinstance(answer, list)})
+    ok(len(errors) == 5 and any(isinstance(answer, dict) and answer['rows'] for answer in found), 'appends: joined, and refused in every way', errors)
+    wrong = []
+    for case, answer in zip(cases, found):
+        command = joined_by_command(case)
+        ours = answer if isinstance(answer, list) else [{name: json.loads(cell) for name, cell in row.items()} for row in answer['rows']]
+        if repr(command) != repr(ours):
+            wrong.append(f'{case}\nreader.py {answer}\ncommand {command}')
+    ok(not wrong, f'appends: the command joins {len(cases)} as reader.py does', *wrong[:5])
+    if not shutil.which('node'):
+        return ok(True, 'appends: reader.mjs # SKIP no node')
+    pathlib.Path('join.mjs').write_text(JOIN_JS % (ROOT / 'spec' / 'reader.mjs'))
+    p = subprocess.run(['node', 'join.mjs'], input=json.dumps(cases), capture_output=True, text=True)
+    theirs = [json.loads(line) for line in p.stdout.splitlines()]
+    wrong = [f'{case}\nreader.py {x}\nreader.mjs {y}' for case, x, y in zip(cases, found, theirs) if x != y]
+    return ok(len(theirs) == len(cases) and not wrong, 'appends: reader.mjs joins them so too', p.stderr, *wrong[:5])
+
+
 def main():
     if not os.path.exists(TOOL):
         print(f'Bail out! {TOOL} is not built')
         return 1
-    for test in (vectors, expectations, concatenation, rollouts, manifests):
+    for test in (vectors, expectations, concatenation, rollouts, manifests, joins, appends):
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             test()
