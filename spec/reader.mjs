@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-// The packbuf format 1.0 in plain JavaScript, for Node and the browser: packbuf.md beside this file, section by section and in its words,
-// written from that page alone. No dependency, one file; viewer.html carries a copy of it.
-// May use: what every JavaScript of 2022 has. Must not know: files, networks, pages (but for the command line at the end).
+// The packbuf format 1.0 in plain JavaScript, for Node and the browser: packbuf.md beside this file, section by section
+// and in its words, written from that page alone. No dependency, one file; viewer.html carries a copy of it.
+// May use: what every JavaScript of 2022 has. Must not know: files, networks, pages (but for the command line at the
+// end).
 
 /*
  * A tour
@@ -14,39 +15,42 @@
  *
  *     const tokens = packed.field('tokens');
  *     tokens.cell(3); tokens.cells({ from: 10, to: 90, step: 2 }); tokens.cells([5, 5, 1]); tokens.cells(mask)
- *     tokens.array();                                    // of an ndarray: { dtype, shape, data }, a view where it can be one
+ *     tokens.array();                                    // of an ndarray: { dtype, shape, data }, a view if it can be
  *     tokens.buffer(ROLE.offsets).array();               // the elements of one buffer
  *     tokens.isValid(3); tokens.isMissing(3);            // masks
  *
  *     packed.toJson(); packed.schema(); packed.fingerprint(); packed.layout()
  *
  *     const list = manifest.fragments();                 // what a manifest lists: key, first_row, rows, ...
- *     const whole = join(list.map(({ key }) => fetched(key)), { list });   // read as one; without a list they append rows
+ *     const whole = join(list.map(({ key }) => fetched(key)), { list });   // read as one; without list: appended rows
  *     whole.rows; whole.fields; whole.values; whole.field('tokens').cells(); whole.value('step'); whole.row(0)
  *
  * What a cell is in JavaScript keeps apart what section 16 keeps apart, and `equal` is that relation:
  *
- *     null  null      missing  undefined      bool  boolean      int  bigint      float  number (a NaN with a payload: NanBits)
+ *     null  null      missing  undefined      bool  boolean      int  bigint
+ *     float  number (a NaN with a payload: NanBits)
  *     string  string  bytes  Uint8Array       list  Array        dict  Map (Pairs, where a key is no string)
  *     tensor, array, scalar  Tensor           media  Media       opaque  Opaque   what cannot be read  Unreadable
  *
- * The bytes are untrusted: whatever they are, nothing but a PackbufError is thrown, which has the rule, the error's name and number, the
- * offset and the path. Nothing is allocated, and no loop entered, before its size is held against the bytes that are there or against the
- * limits: those of section 15 and `result_bytes`, which is this reader's own: the bytes of one array, or of all values of one call.
- * Without verify, what is read is checked as section 13 asks: the first use of a field checks the head, the first use of a node its part
- * of the index, each cell its data (checksums of index and data are verify's).
+ * The bytes are untrusted: whatever they are, nothing but a PackbufError is thrown, which has the rule, the error's
+ * name and number, the offset and the path. Nothing is allocated, and no loop entered, before its size is held against
+ * the bytes that are there or against the limits: those of section 15 and `result_bytes`, which is this reader's own:
+ * the bytes of one array, or of all values of one call.
+ * Without verify, what is read is checked as section 13 asks: the first use of a field checks the head, the first use
+ * of a node its part of the index, each cell its data (checksums of index and data are verify's).
  *
- * The sections below are those of the page, in its order; 17 to 19 (expansion, promotion, profiles) are for encoders, 21 is an example.
- * Numbers of 64 bits that were not held against anything yet are bigint; what lies within the bytes that are there is number.
+ * The sections below are those of the page, in its order; 17 to 19 (expansion, promotion, profiles) are for encoders,
+ * 21 is an example. Numbers of 64 bits that were not held against anything yet are bigint; what lies within the bytes
+ * that are there is number.
  */
 
 // ---- 1. Words ----
 
 export const KIND = { leaf: 1, dict: 2, list: 3 };
-export const CODEC = ['', 'null', 'ndarray', 'ragged_tensor', 'typed_ragged', 'bytes_ragged', 'media_bytes', 'media_list_ragged',
-  'utf8_ragged', 'json_ragged', 'msgpack_ragged', 'opaque_ragged'];
-export const ROLE = { data: 1, offsets: 2, lengths: 3, shape: 4, ndims: 5, validity: 6, missing: 7, types: 8, item_offsets: 9, row_index: 10,
-  prefix_row: 11, prefix_length: 12 };
+export const CODEC = ['', 'null', 'ndarray', 'ragged_tensor', 'typed_ragged', 'bytes_ragged', 'media_bytes',
+  'media_list_ragged', 'utf8_ragged', 'json_ragged', 'msgpack_ragged', 'opaque_ragged'];
+export const ROLE = { data: 1, offsets: 2, lengths: 3, shape: 4, ndims: 5, validity: 6, missing: 7, types: 8,
+  item_offsets: 9, row_index: 10, prefix_row: 11, prefix_length: 12 };
 export const STORAGE = { stored: 1, inline: 2, constant: 3, sequence: 4, alias: 5 };
 export const PACKING = { plain: 0, blocks: 1 };
 export const PROFILE = ['plain', 'balanced', 'fastest', 'smallest'];
@@ -103,7 +107,8 @@ function typed(bytes, Type) {
 /** The little-endian bytes of a typed array. */
 function untyped(array) {
   const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-  if (!LITTLE_ENDIAN) for (let i = 0, n = array.BYTES_PER_ELEMENT; i < bytes.length; i += n) bytes.subarray(i, i + n).reverse();
+  const size = array.BYTES_PER_ELEMENT;
+  if (!LITTLE_ENDIAN) for (let i = 0; i < bytes.length; i += size) bytes.subarray(i, i + size).reverse();
   return bytes;
 }
 
@@ -122,7 +127,7 @@ export function wrongUtf8(bytes) {
       i++;
       continue;
     }
-    const more = lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : lead >= 0xF0 && lead < 0xF5 ? 3 : 0;
+    const more = lead < 0xC2 || lead > 0xF4 ? 0 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
     if (more === 0 || i + more >= n) return i;
     const low = lead === 0xE0 ? 0xA0 : lead === 0xF0 ? 0x90 : 0x80;
     const high = lead === 0xED ? 0x9F : lead === 0xF4 ? 0x8F : 0xBF;
@@ -146,7 +151,10 @@ for (let i = 0; i < 256; i++) {
   CRC_TABLES[0][i] = crc;
 }
 for (let t = 1; t < 8; t++)
-  for (let i = 0; i < 256; i++) CRC_TABLES[t][i] = CRC_TABLES[0][CRC_TABLES[t - 1][i] & 255] ^ CRC_TABLES[t - 1][i] >>> 8;
+  for (let i = 0; i < 256; i++) {
+    const crc = CRC_TABLES[t - 1][i];
+    CRC_TABLES[t][i] = CRC_TABLES[0][crc & 255] ^ crc >>> 8;
+  }
 
 /**
  * CRC-32C, eight bytes at a time; `before` is the CRC of what comes before these bytes.
@@ -166,16 +174,19 @@ export function crc32c(bytes, before = 0) {
 }
 
 /**
- * File header and directory. Lengths and places are numbers once rules H7 and H8 hold them against the bytes that are there.
+ * File header and directory. Lengths and places are numbers once rules H7 and H8 hold them against the bytes there are.
  * @typedef {object} Header
  * @property {number} version_minor @property {number} kind @property {number} alignment @property {number} profile
- * @property {number} total_length @property {number} head_length @property {number} index_length @property {number} rows
+ * @property {number} total_length @property {number} head_length @property {number} index_length
+ * @property {number} rows
  * @property {number} index_checksum @property {number} head_checksum @property {boolean} checksums
- * @property {number} node_count @property {number} buffer_count @property {number} metadata_count @property {number} name_count
- * @property {number} node_stride @property {number} buffer_stride @property {number} metadata_stride @property {number} name_stride
+ * @property {number} node_count @property {number} buffer_count @property {number} metadata_count
+ * @property {number} name_count @property {number} node_stride @property {number} buffer_stride
+ * @property {number} metadata_stride @property {number} name_stride
  * @property {number} strings_length @property {number} field_count @property {number} value_count
  * @property {Uint8Array} row_order_token @property {number} checksum_room
- * @property {number} nodes @property {number} buffers @property {number} metadata @property {number} names @property {number} strings
+ * @property {number} nodes @property {number} buffers @property {number} metadata @property {number} names
+ * @property {number} strings
  */
 
 const MAGIC = Uint8Array.of(0x89, 0x50, 0x42, 0x55, 0x46, 0x0D, 0x0A, 0x1A);
@@ -230,8 +241,9 @@ function readHeader(source, limits, file) {
     total_length: Number(total), head_length: Number(head), index_length: Number(index), rows: Number(rows),
     index_checksum: u32(56), head_checksum: u32(60),
     node_count: u32(64), buffer_count: u32(68), metadata_count: u32(72), name_count: u32(76),
-    node_stride: u16(80), buffer_stride: u16(82), metadata_stride: u16(84), name_stride: u16(86), strings_length: Number(u64(88)),
-    field_count: u32(96), value_count: u32(100), row_order_token: first.slice(104, 120), checksum_room: u32(120),
+    node_stride: u16(80), buffer_stride: u16(82), metadata_stride: u16(84), name_stride: u16(86),
+    strings_length: Number(u64(88)), field_count: u32(96), value_count: u32(100),
+    row_order_token: first.slice(104, 120), checksum_room: u32(120),
     nodes: 128, buffers, metadata, names, strings,
   };
   return { header, bytes };
@@ -360,7 +372,8 @@ class NodeTable {
   checkPlace(node, end) {
     const { at, parent, packed } = node;
     if (node.kind < 1 || node.kind > 3) fail('N1', at + 22, node);
-    if (node.scope > 1 || (parent ? node.scope !== parent.scope : node.scope < (this.top[1] > 0 ? 1 : 0))) fail('N1', at + 23, node);
+    const least = this.top[1] > 0 ? 1 : 0;
+    if (node.scope > 1 || (parent ? node.scope !== parent.scope : node.scope < least)) fail('N1', at + 23, node);
     if (packed.view.getUint32(at, true) !== (parent ? parent.index : NONE)) fail('N2', at, node);
     if (node.index + 1 + node.descendants > end) fail('N2', at + 4, node);
     if (node.depth > packed.limits.depth) fail('N3', at, node);
@@ -369,14 +382,16 @@ class NodeTable {
   /** N4 to N8 */
   checkKind(node) {
     const { at, parent, codec, dtype, form, rank } = node;
-    if (parent?.isLeaf && parent.isKnown && !((parent.codec === MEDIA_BYTES || parent.codec === MEDIA_LIST) && node.isLeaf))
-      fail('N4', at + 22, node);
+    const media = parent?.codec === MEDIA_BYTES || parent?.codec === MEDIA_LIST;
+    if (parent?.isLeaf && parent.isKnown && !(media && node.isLeaf)) fail('N4', at + 22, node);
     const nothing = dtype.is(0, 0, 0);
-    if (node.isLeaf ? codec === 0 || (codec === NULL && !nothing) || (codec > TYPED_RAGGED && codec <= OPAQUE && !dtype.is(1, 8, 1))
+    const bytes = codec > TYPED_RAGGED && codec <= OPAQUE;
+    if (node.isLeaf ? codec === 0 || (codec === NULL && !nothing) || (bytes && !dtype.is(1, 8, 1))
       : codec !== 0 || !nothing || form !== 0 || rank !== 0 || node.logical_type !== 0) fail('N5', at + 24, node);
     if (node.packed.view.getUint32(at + 44, true) !== 0) fail('N6', at + 44, node);
     if (!isZero(node.packed.head.subarray(at + 56, at + 64))) fail('N6', at + 56, node);
-    if (rank > 8 || (rank !== 0 && node.isKnown && (codec < NDARRAY || codec > TYPED_RAGGED))) fail('N7', at + 30, node);
+    const flat = node.isKnown && (codec < NDARRAY || codec > TYPED_RAGGED);
+    if (rank > 8 || (rank !== 0 && flat)) fail('N7', at + 30, node);
     if (node.isLeaf && node.isKnown && !formsOf(node).includes(form)) fail('N8', at + 27, node);
   }
 
@@ -408,7 +423,8 @@ class NodeTable {
   /** The next `length` bytes of the strings, whose place the field at `field` must say. */
   take(rule, field, length, node) {
     const { view, head, header } = this.packed;
-    if (view.getUint32(field, true) !== this.cursor || this.cursor + length > header.strings_length) fail(rule, field, node);
+    const begins = view.getUint32(field, true) === this.cursor;
+    if (!begins || this.cursor + length > header.strings_length) fail(rule, field, node);
     this.cursor += length;
     return head.subarray(header.strings + this.cursor - length, header.strings + this.cursor);
   }
@@ -529,11 +545,13 @@ class BufferTable {
   read() {
     const { nodes, buffers, header } = this.packed;
     for (const node of nodes) {
-      for (let i = 0; i < node.buffer_count; i++) buffers.push(new TypedBuffer(this.packed, node.first_buffer + i, node));
+      for (let i = 0; i < node.buffer_count; i++)
+        buffers.push(new TypedBuffer(this.packed, node.first_buffer + i, node));
       node.buffers = buffers.slice(node.first_buffer);
     }
     for (const b of buffers)
-      if (b.isStored && b.isData && b.packing === PACKING.plain) this.packedData += roundUpBig(b.lengthExact, this.unit);
+      if (b.isStored && b.isData && b.packing === PACKING.plain)
+        this.packedData += roundUpBig(b.lengthExact, this.unit);
     let before = null;
     for (const b of buffers) {
       this.checkRecord(b, before);
@@ -552,7 +570,8 @@ class BufferTable {
     const { at, node, storage, packing } = b;
     const { view, head } = this.packed;
     if (view.getUint32(at, true) !== node.index) fail('B1', at, node);
-    if (before?.node === node && (b.role < before.role || (b.role === before.role && b.dim <= before.dim))) fail('B1', at + 4, node);
+    const ascends = before?.node !== node || b.role > before.role || (b.role === before.role && b.dim > before.dim);
+    if (!ascends) fail('B1', at + 4, node);
     if (storage < 1 || storage > 5) fail('B2', at + 6, node);
     if (b.dim !== 0 && b.role !== ROLE.shape || b.role === ROLE.shape && b.dim >= node.rank) fail('B2', at + 5, node);
     if (b.isKnownRole && (!b.dtype.same(roleDtype(b.role, node)) || b.dtype.size === 0)) fail('B3', at + 8, node);
@@ -565,7 +584,8 @@ class BufferTable {
     if (b.isBlocks) this.checkBlocks(b);
     if (storage === STORAGE.inline && b.rawLength > 16n) fail('B6', at + 16, node);
     if (!b.hasBytes && packing !== PACKING.plain) fail('B6', at + 7, node);
-    if (storage === STORAGE.constant && (b.dtype.size === 1 || b.dtype.is(6, 8, 1)) && b.value[0] > 1) fail('B7', at + 40, node);
+    const truth = b.dtype.size === 1 || b.dtype.is(6, 8, 1);
+    if (storage === STORAGE.constant && truth && b.value[0] > 1) fail('B7', at + 40, node);
     if (storage === STORAGE.sequence) this.checkSequence(b);
   }
 
@@ -604,7 +624,8 @@ class BufferTable {
   checkAlias(b) {
     const target = b.alias_of < b.index ? this.packed.buffers[b.alias_of] : null;
     const { head } = this.packed;
-    const same = (from, to) => compareBytes(head.subarray(b.at + from, b.at + to), head.subarray(target.at + from, target.at + to)) === 0;
+    const part = (record, from, to) => head.subarray(record.at + from, record.at + to);
+    const same = (from, to) => compareBytes(part(b, from, to), part(target, from, to)) === 0;
     const repeats = target?.isStored && target.isData === b.isData && same(7, 12) && same(16, 64);
     if (!repeats) fail('B9', b.at + 12, b.node);
   }
@@ -612,7 +633,8 @@ class BufferTable {
   /** B11: the block headers, then the stored bytes */
   checkPlace(b) {
     if (b.isPacked) {
-      if (b.headersOffsetExact !== this.index || this.index + b.headersLength > this.indexEnd) fail('B11', b.at + 56, b.node);
+      const fits = this.index + b.headersLength <= this.indexEnd;
+      if (b.headersOffsetExact !== this.index || !fits) fail('B11', b.at + 56, b.node);
       this.index += roundUpBig(b.headersLength, this.unit);
     }
     const cursor = !b.isData ? 'index' : b.isPacked ? 'packedData' : 'plain';
@@ -648,10 +670,11 @@ class BufferCounts {
 
   get telling() {
     const { node } = this;
-    return node.buffer(node.codec === NDARRAY ? ROLE.data : node.codec === MEDIA_LIST ? ROLE.item_offsets : ROLE.offsets);
+    if (node.codec === NDARRAY) return node.buffer(ROLE.data);
+    return node.buffer(node.codec === MEDIA_LIST ? ROLE.item_offsets : ROLE.offsets);
   }
 
-  /** Stored rows, of a leaf with a row_index: 0 where the record that tells it is absent or wrong (`counts` says so). */
+  /** Stored rows, of a leaf with a row_index: 0 where the record that tells is absent or wrong (`counts` says so). */
   countStored() {
     const { telling } = this;
     if (!telling) return 0n;
@@ -661,7 +684,8 @@ class BufferCounts {
 
   get prefixAllowed() {
     const { node } = this;
-    return (node.codec === RAGGED_TENSOR || node.codec === TYPED_RAGGED) && node.rank === 1 && !node.buffer(ROLE.ndims) && !this.types;
+    const ragged = node.codec === RAGGED_TENSOR || node.codec === TYPED_RAGGED;
+    return ragged && node.rank === 1 && !node.buffer(ROLE.ndims) && !this.types;
   }
 
   allows(b) {
@@ -713,7 +737,8 @@ class BufferCounts {
     if (node.codec === MEDIA_LIST) roles.push([ROLE.item_offsets, 0]);
     if (node.codec === RAGGED_TENSOR || node.codec === TYPED_RAGGED)
       for (let dim = 0; node.rank >= 2 && dim < node.rank; dim++) roles.push([ROLE.shape, dim]);
-    if (node.buffer(ROLE.prefix_row) || node.buffer(ROLE.prefix_length)) roles.push([ROLE.prefix_row, 0], [ROLE.prefix_length, 0]);
+    if (node.buffer(ROLE.prefix_row) || node.buffer(ROLE.prefix_length))
+      roles.push([ROLE.prefix_row, 0], [ROLE.prefix_length, 0]);
     return roles;
   }
 }
@@ -735,8 +760,8 @@ function readMetadata(packed, table) {
     const keyLength = view.getUint32(at + 8, true);
     const within = keyAt + keyLength <= header.strings_length;
     const key = within ? head.subarray(header.strings + keyAt, header.strings + keyAt + keyLength) : null;
-    if (before && (number < before.number || (number === before.number && key && before.key && compareBytes(key, before.key) <= 0)))
-      fail('M2', at + 4, node);
+    const descends = before?.number === number && key && before.key && compareBytes(key, before.key) <= 0;
+    if (before && (number < before.number || descends)) fail('M2', at + 4, node);
     table.take('M3', at + 4, keyLength, node);
     const value = table.take('M3', at + 12, view.getUint32(at + 16, true), node);
     packed.metadata.push({ node, key: packed.text('M4', key, node), value: packed.text('M4', value, node) });
@@ -756,8 +781,8 @@ function checkNames(packed) {
     const at = header.names + i * header.name_stride;
     const node = nodes[view.getUint32(at, true)];
     if (!node || !isNamed(node)) fail('S1', at);
-    const order = before && ((before.parent?.index ?? NONE) - (node.parent?.index ?? NONE) || before.scope - node.scope ||
-      compareBytes(before.nameBytes, node.nameBytes));
+    const order = before && ((before.parent?.index ?? NONE) - (node.parent?.index ?? NONE)
+      || before.scope - node.scope || compareBytes(before.nameBytes, node.nameBytes));
     if (before && order > 0) fail('S2', at, node);
     if (before && order === 0) fail('S3', at, node);
     before = node;
@@ -767,7 +792,9 @@ function checkNames(packed) {
 // ---- 7. Index and data ----
 
 /** A named range of bytes of a packed buffer: what `Packed.layout` tells a map of the bytes. */
-/** @typedef {{ from: number, to: number, part: 'head' | 'index' | 'data', what: string, buffer?: TypedBuffer }} Range */
+/**
+ * @typedef {{ from: number, to: number, part: 'head' | 'index' | 'data', what: string, buffer?: TypedBuffer }} Range
+ */
 
 /** Every byte of a packed buffer, in order and without gaps. */
 function* layoutOf(packed) {
@@ -776,7 +803,8 @@ function* layoutOf(packed) {
   const chunks = header.checksums ? Math.ceil((header.total_length - index) / CHUNK) : 0;
   const ranges = [
     [0, 64, 'file header'], [64, 64, 'directory'], [128, header.buffers - 128, 'nodes'],
-    [header.buffers, header.metadata - header.buffers, 'buffers'], [header.metadata, header.names - header.metadata, 'metadata'],
+    [header.buffers, header.metadata - header.buffers, 'buffers'],
+    [header.metadata, header.names - header.metadata, 'metadata'],
     [header.names, header.strings - header.names, 'names'], [header.strings, header.strings_length, 'strings'],
     [header.head_length, 4 * chunks, 'data checksums'],
   ];
@@ -806,13 +834,15 @@ function* paddingOf(from, to, header, partOf) {
 
 // ---- 8. dtypes ----
 
-const DTYPE_NAMES = new Map([...[8, 16, 32, 64].flatMap((bits) => [[`0,${bits}`, `int${bits}`], [`1,${bits}`, `uint${bits}`]]),
-  ['2,16', 'float16'], ['2,32', 'float32'], ['2,64', 'float64'], ['4,16', 'bfloat16'], ['5,64', 'complex64'], ['5,128', 'complex128'],
-  ['6,8', 'bool'], ['10,8', 'float8_e4m3fn'], ['12,8', 'float8_e5m2']]);
+const DTYPE_NAMES = new Map([
+  ...[8, 16, 32, 64].flatMap((bits) => [[`0,${bits}`, `int${bits}`], [`1,${bits}`, `uint${bits}`]]),
+  ['2,16', 'float16'], ['2,32', 'float32'], ['2,64', 'float64'], ['4,16', 'bfloat16'],
+  ['5,64', 'complex64'], ['5,128', 'complex128'], ['6,8', 'bool'], ['10,8', 'float8_e4m3fn'], ['12,8', 'float8_e5m2']]);
 /** Typed arrays that show the elements as they are; what has none (small floats) is shown as its bits. */
-const ARRAYS = { int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array, uint32: Uint32Array,
-  int64: BigInt64Array, uint64: BigUint64Array, float16: Uint16Array, bfloat16: Uint16Array, float32: Float32Array, float64: Float64Array,
-  complex64: Float32Array, complex128: Float64Array, bool: Uint8Array, float8_e4m3fn: Uint8Array, float8_e5m2: Uint8Array };
+const ARRAYS = { int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array,
+  uint32: Uint32Array, int64: BigInt64Array, uint64: BigUint64Array, float16: Uint16Array, bfloat16: Uint16Array,
+  float32: Float32Array, float64: Float64Array, complex64: Float32Array, complex128: Float64Array, bool: Uint8Array,
+  float8_e4m3fn: Uint8Array, float8_e5m2: Uint8Array };
 /** Of the small floats: bits of the exponent and of the mantissa. */
 const FLOATS = { float16: [5, 10], bfloat16: [8, 7], float8_e4m3fn: [4, 3], float8_e5m2: [5, 2], float32: [8, 23] };
 
@@ -876,7 +906,8 @@ const scratch = new DataView(new ArrayBuffer(8));
 
 /** The float64 of these bits. */
 function floatOf(bits) {
-  if ((bits >> 52n & 0x7FFn) === 0x7FFn && (bits & 0xFFFFFFFFFFFFFn) !== 0n) return bits === QUIET_NAN ? NaN : new NanBits(bits);
+  const isNan = (bits >> 52n & 0x7FFn) === 0x7FFn && (bits & 0xFFFFFFFFFFFFFn) !== 0n;
+  if (isNan) return bits === QUIET_NAN ? NaN : new NanBits(bits);
   scratch.setBigUint64(0, bits);
   return scratch.getFloat64(0);
 }
@@ -892,7 +923,8 @@ function widen(bits, name) {
   const special = name === 'float8_e4m3fn' ? exponent === top && mantissa === 7 : exponent === top;
   if (special && mantissa === 0) return sign * Infinity;
   if (special && name === 'float8_e4m3fn') return sign > 0 ? NaN : new NanBits(1n << 63n | QUIET_NAN); // its one NaN
-  if (special) return floatOf((sign < 0 ? 1n << 63n : 0n) | 0x7FFn << 52n | BigInt(mantissa) << BigInt(52 - mantissaBits));
+  const signBit = sign < 0 ? 1n << 63n : 0n;
+  if (special) return floatOf(signBit | 0x7FFn << 52n | BigInt(mantissa) << BigInt(52 - mantissaBits));
   if (exponent === 0) return sign * mantissa * 2 ** (1 - bias - mantissaBits);
   return sign * (1 + mantissa / 2 ** mantissaBits) * 2 ** (exponent - bias);
 }
@@ -1040,7 +1072,8 @@ function valueOf(node, row, budget) {
   if (node.kind === KIND.dict) return dictOf(node, row, budget);
   if (node.kind === KIND.list) {
     budget.spend(8 * node.children.length, node);
-    return node.children.slice(0, node.buffer(ROLE.lengths).elements.number(row)).map((child) => child.value(row, budget));
+    const length = node.buffer(ROLE.lengths).elements.number(row);
+    return node.children.slice(0, length).map((child) => child.value(row, budget));
   }
   const { leaf } = node;
   const stored = leaf.storedRow(row);
@@ -1048,7 +1081,10 @@ function valueOf(node, row, budget) {
     case NDARRAY: case RAGGED_TENSOR: case TYPED_RAGGED: return numbersOf(leaf, stored, budget);
     case MEDIA_BYTES: return new Media(bytesOf(leaf, stored, budget), attributesOf(leaf, row, budget));
     case MEDIA_LIST: return itemsOf(leaf, stored, budget);
-    default: return contentOf(node, bytesOf(leaf, stored, budget), (i) => leaf.data.place(leaf.offsets.number(stored) + i), budget);
+    default: {
+      const place = (i) => leaf.data.place(leaf.offsets.number(stored) + i);
+      return contentOf(node, bytesOf(leaf, stored, budget), place, budget);
+    }
   }
 }
 
@@ -1152,7 +1188,8 @@ class Numbers {
   next() {
     const { dtype, type, i } = this;
     this.i++;
-    if (dtype.code === 5) return new Tensor(SCALAR, dtype, [], this.bytes.subarray(i * dtype.bytes, (i + 1) * dtype.bytes));
+    const complex = dtype.code === 5;
+    if (complex) return new Tensor(SCALAR, dtype, [], this.bytes.subarray(i * dtype.bytes, (i + 1) * dtype.bytes));
     const value = numberAt(this.view, i, dtype);
     return type === 1 ? Number(value) === 1 : type === 2 ? BigInt(value) : value;
   }
@@ -1190,9 +1227,10 @@ Object.assign(Node.prototype, /** @lends Node.prototype */ {
   whyUnreadable() {
     if (this.unreadable === undefined) {
       const numbers = this.isLeaf && this.codec >= NDARRAY && this.codec <= TYPED_RAGGED;
-      this.unreadable = !this.isKnown ? 'UNSUPPORTED_CODEC' : this.buffers.some((b) => !b.isKnownRole) ? 'UNSUPPORTED_ROLE'
-        : this.buffers.some((b) => !b.isReadable) ? 'UNSUPPORTED_PACKING'
-          : numbers && !this.dtype.name ? 'UNSUPPORTED_DTYPE' : null;
+      this.unreadable = !this.isKnown ? 'UNSUPPORTED_CODEC'
+        : this.buffers.some((b) => !b.isKnownRole) ? 'UNSUPPORTED_ROLE'
+          : this.buffers.some((b) => !b.isReadable) ? 'UNSUPPORTED_PACKING'
+            : numbers && !this.dtype.name ? 'UNSUPPORTED_DTYPE' : null;
     }
     return this.unreadable;
   },
@@ -1242,7 +1280,8 @@ Object.assign(Node.prototype, /** @lends Node.prototype */ {
    * @param {number} row
    */
   cell(row, budget = new Budget(this.packed)) {
-    if (!Number.isInteger(row) || row < 0 || row >= this.rows) throw new PackbufError('OUT_OF_RANGE', { path: this.path, row });
+    const inRange = Number.isInteger(row) && row >= 0 && row < this.rows;
+    if (!inRange) throw new PackbufError('OUT_OF_RANGE', { path: this.path, row });
     return withinMemory(() => {
       this.prepare();
       return this.value(row, budget);
@@ -1309,7 +1348,7 @@ function* selected(selection, rows) {
 
 // ---- 11. JSON cells ----
 
-/** Where a cell stops being what it should be; `limit`: it is nested too deeply, or larger than what may be made of it. */
+/** Where a cell stops being what it should be; `limit`: nested too deeply, or larger than what may be made of it. */
 class Wrong {
   constructor(at, limit = false) {
     this.at = at;
@@ -1441,7 +1480,8 @@ class JsonCell {
     this.at++;
     for (;;) {
       const start = this.at;
-      while (this.at < bytes.length && bytes[this.at] !== QUOTE && bytes[this.at] !== BACKSLASH && bytes[this.at] >= 0x20) this.at++;
+      const isPlain = (byte) => byte >= 0x20 && byte !== QUOTE && byte !== BACKSLASH;
+      while (this.at < bytes.length && isPlain(bytes[this.at])) this.at++;
       const run = bytes.subarray(start, this.at);
       this.budget?.spend(run.length, this.node);
       if (keep && this.at - begin > MOST_TEXT) throw new Wrong(0, true);
@@ -1538,7 +1578,10 @@ const MOST_KEYS = 2 ** 23;
 
 // ---- 12. MessagePack cells ----
 
-/** A dict with a key that is no string: pairs, in first-seen order. Keys differ by section 16, so that 1, 1.0 and "1" are three. */
+/**
+ * A dict with a key that is no string: pairs, in first-seen order. Keys differ by section 16, so that 1, 1.0 and "1"
+ * are three.
+ */
 export class Pairs {
   constructor(pairs) {
     this.pairs = pairs;
@@ -1735,12 +1778,13 @@ class Extension {
     if (body.length < 4) throw new Wrong(0);
     const [form, code, bits, rank] = body;
     const dtype = new Dtype(code, bits);
-    if (form < ARRAY || form > SCALAR || !dtype.name || rank > 8 || (form === SCALAR && rank !== 0) || body.length < 4 + 8 * rank)
-      throw new Wrong(0);
+    if (form < ARRAY || form > SCALAR || !dtype.name || rank > 8) throw new Wrong(0);
+    if ((form === SCALAR && rank !== 0) || body.length < 4 + 8 * rank) throw new Wrong(0);
     const shape = Array.from({ length: rank }, (_, i) => viewOf(body).getBigUint64(4 + 8 * i, true));
     const elements = body.subarray(4 + 8 * rank);
     if (product(shape.filter((n) => n !== 0n)) * BigInt(dtype.bytes) >= SIZE_END) throw new Wrong(0);
-    if (product(shape) * BigInt(dtype.bytes) !== BigInt(elements.length) || firstWrongNumber(elements, dtype, 0) >= 0) throw new Wrong(0);
+    if (product(shape) * BigInt(dtype.bytes) !== BigInt(elements.length)) throw new Wrong(0);
+    if (firstWrongNumber(elements, dtype, 0) >= 0) throw new Wrong(0);
     return new Tensor(form, dtype, shape.map(dimension), elements);
   }
 
@@ -1782,20 +1826,24 @@ H3 UNSUPPORTED_VERSION version_major is 1
 H4 UNSUPPORTED_FEATURE no unknown bit of required_features is set
 H5 UNSUPPORTED_KIND kind is 1 or 2
 H6 BAD_HEADER alignment_exponent is 6 to 12
-H7 BAD_HEADER head_length is at least 128, the three lengths are multiples of the alignment, and head and index lie within the total
+H7 BAD_HEADER head_length is at least 128, the three lengths are multiples of the alignment, and head and index lie
+  within the total
 H8 TRUNCATED all total_length bytes are there
 H9 TRAILING_BYTES a file has no bytes after total_length
-H10 LIMIT head_length, node_count, buffer_count, metadata_count and rows are within the caller's limits, strings_length below 2^32
+H10 LIMIT head_length, node_count, buffer_count, metadata_count and rows are within the caller's limits, strings_length
+  below 2^32
 H11 HEAD_CHECKSUM head_checksum matches
 H12 BAD_HEADER each stride is at least that of version 1.0 and a multiple of 8 (name_stride: of 4)
 H13 NOT_ZERO the directory's zero bytes are zero
 H14 BAD_HEADER head_length is what the tables and strings need, rounded up to the alignment
 H15 NOT_ZERO the bytes after the strings are zero up to head_length
 N1 BAD_NODE kind is 1, 2 or 3 and scope 0 or 1, no scope 0 after a scope 1 at the top, a child has its parent's scope
-N2 BAD_NODE parent is the node that encloses it (0xFFFFFFFF at the top), descendants stays within the parent's subtree and the table
+N2 BAD_NODE parent is the node that encloses it (0xFFFFFFFF at the top), descendants stays within the parent's subtree
+  and the table
 N3 DEPTH the path is not longer than the depth limit
 N4 BAD_NODE a leaf has children only under codec 6 and 7, and those are leaves
-N5 BAD_NODE dict and list have codec, dtype, form, rank and logical type 0; a leaf has a codec other than 0; null has dtype 0, codecs 5 to 11 have uint8
+N5 BAD_NODE dict and list have codec, dtype, form, rank and logical type 0; a leaf has a codec other than 0; null has
+  dtype 0, codecs 5 to 11 have uint8
 N6 NOT_ZERO the record's zero bytes are zero
 N7 BAD_SHAPE rank is at most 8, and 0 unless the codec is 2, 3 or 4
 N8 BAD_NODE form is one that the codec allows
@@ -1814,12 +1862,15 @@ B5 NOT_ZERO fields that the storage does not use are zero
 B6 BAD_BUFFER an inline buffer has at most 16 bytes; packing is 0 unless the storage is stored or alias
 B7 BAD_BUFFER a constant of 1 bit is 0 or 1; a constant bool is 0 or 1
 B8 BAD_BUFFER a sequence is of int64 or uint64 and does not overflow
-B9 BAD_BUFFER an alias names an earlier stored record of the same section and repeats its dtype, packing, count, offset, length, value and headers_offset
+B9 BAD_BUFFER an alias names an earlier stored record of the same section and repeats its dtype, packing, count, offset,
+  length, value and headers_offset
 B10 BAD_BUFFER a plain stored buffer's length is the byte length of count
 B11 BAD_LAYOUT a stored buffer lies where the cursor of its section stands, within the section
 B12 BAD_LAYOUT the cursors end at index_length and total_length
-B13 BAD_BUFFER a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count that rows demands
-B14 BAD_BUFFER a buffer packed in blocks is not data of the codecs 5 to 11, and has elements, of a dtype that section 20 packs, a length that is a multiple of 64, and value zero
+B13 BAD_BUFFER a leaf of a known codec and a node have the buffers that their kind demands and no others, with the count
+  that rows demands
+B14 BAD_BUFFER a buffer packed in blocks is not data of the codecs 5 to 11, and has elements, of a dtype that section 20
+  packs, a length that is a multiple of 64, and value zero
 M1 BAD_METADATA node is a node or 0xFFFFFFFF
 M2 BAD_METADATA records ascend strictly by (node, key)
 M3 BAD_LAYOUT key and value lie where the strings before them end; the last string ends the strings
@@ -1837,13 +1888,16 @@ I6 BAD_MASK a child of a list is missing exactly in the present rows that are sh
 I7 BAD_OFFSETS offsets start at 0, do not descend, and end at the count they delimit
 I8 BAD_OFFSETS an absent cell has extent 0, an absent list length 0
 I9 BAD_OFFSETS a length is at most the number of the node's children
-I10 BAD_SHAPE ndims is at most rank; an absent cell has ndims 0 and zero shape; dimensions that a cell does not have are 0
+I10 BAD_SHAPE ndims is at most rank; an absent cell has ndims 0 and zero shape; dimensions that a cell does not have
+  are 0
 I11 BAD_SHAPE the product of a cell's dimensions is its extent (a cell of 0 dimensions: 1)
 I12 BAD_TYPES a cell's type is one that its codec, form and dtype allow; an absent cell has type 0
 I13 BAD_REFERENCE row_index of a present cell is below the number of stored rows; of an absent cell 0
-I14 BAD_REFERENCE a prefix refers to a stored row that refers to none and is as long at least; without a prefix prefix_row is 0; an absent cell has none
+I14 BAD_REFERENCE a prefix refers to a stored row that refers to none and is as long at least; without a prefix
+  prefix_row is 0; an absent cell has none
 I15 BAD_BLOCK a block header has a mode, and a base, width, shift and extra that the mode allows
-I16 BAD_BLOCK payloads follow each other from place 0 to length; those of modes 0, 1, 2, 3 and 5 that are not filled are as long as their mode says
+I16 BAD_BLOCK payloads follow each other from place 0 to length; those of modes 0, 1, 2, 3 and 5 that are not filled are
+  as long as their mode says
 I17 BAD_BLOCK a payload in the index is what its mode says: dense rows, fill, lines, tops, number of bytes, zero bytes
 D1 DATA_CHECKSUM each data checksum matches
 D2 NOT_ZERO padding in the data is zero
@@ -1855,7 +1909,10 @@ D7 BAD_JSON a cell of json_ragged is JSON as section 11 says
 D8 BAD_MSGPACK a cell of msgpack_ragged is MessagePack as section 12 says
 D9 LIMIT what is unpacked stays within the caller's limits
 D10 BAD_BLOCK a payload in the data is what its mode says (I17)
-`.trim().split('\n').map((line) => [line.split(' ')[0], { error: line.split(' ')[1], holds: line.replace(/^\S+ \S+ /, '') }]));
+`.replaceAll('\n  ', ' ').trim().split('\n').map((line) => {
+    const [rule, error, ...words] = line.split(' ');
+    return [rule, { error, holds: words.join(' ') }];
+  }));
 
 /** Throws the error of a rule. */
 function fail(rule, offset, node = null) {
@@ -1863,9 +1920,10 @@ function fail(rule, offset, node = null) {
 }
 
 /**
- * Finds the first row that is wrong. Where all buffers are constants or lines over a stretch of rows, no more than some of its rows are
- * looked at: a rule says of them that polynomials of a degree of at most 8 are equal, which twelve rows decide, or that lines are in an
- * order, which the first and the last row decide; between these a row that is wrong has only such after it.
+ * Finds the first row that is wrong. Where all buffers are constants or lines over a stretch of rows, no more than some
+ * of its rows are looked at: a rule says of them that polynomials of a degree of at most 8 are equal, which twelve rows
+ * decide, or that lines are in an order, which the first and the last row decide; between these a row that is wrong has
+ * only such after it.
  * @param {number} rows
  * @param {({ isLiteral?: boolean, stretch(row: number): number } | null)[]} buffers
  * @param {(row: number) => (() => never) | null | undefined | false} wrong what to throw for a row
@@ -1895,7 +1953,10 @@ function inspect(rows, buffers, wrong) {
 }
 
 /** Offsets as rows see them: the element of a row and the next. */
-const pairs = (offsets) => offsets && { isLiteral: offsets.isLiteral, stretch: (row) => Math.max(row + 1, offsets.stretch(row) - 1) };
+const pairs = (offsets) => offsets && {
+  isLiteral: offsets.isLiteral,
+  stretch: (row) => Math.max(row + 1, offsets.stretch(row) - 1),
+};
 
 /** D9: what verification walks at full length, aliases and packed buffers, added up. */
 class Walked {
@@ -1917,7 +1978,8 @@ class Walked {
 
 /** D9 for one buffer: its elements unpacked. */
 function checkSize(b) {
-  if (b.isKnownRole && b.isReadable && b.rawLength > BigInt(b.packed.limits.decoded_bytes)) fail('D9', b.at + 16, b.node);
+  const tooLong = b.rawLength > BigInt(b.packed.limits.decoded_bytes);
+  if (b.isKnownRole && b.isReadable && tooLong) fail('D9', b.at + 16, b.node);
 }
 
 /** Rules I3 to I14 of one node. */
@@ -1965,7 +2027,8 @@ class IndexChecks {
     const wrong = () => fail('I4', missing.at, node);
     if (!validity) wrong();
     if (this.can(validity, missing))
-      inspect(node.rows, [validity.elements, missing.elements], (row) => node.isValid(row) && node.isMissing(row) && wrong);
+      inspect(node.rows, [validity.elements, missing.elements],
+        (row) => node.isValid(row) && node.isMissing(row) && wrong);
   }
 
   /** I5, I6: what the parent's rows demand of a child's masks */
@@ -1993,9 +2056,10 @@ class IndexChecks {
   checkLengths() {
     const { node, validity } = this;
     const lengths = node.buffer(ROLE.lengths);
+    const wrong = (row) => () => fail('I8', lengths.elements.place(row), node);
     if (validity && this.can(validity, lengths))
       inspect(node.rows, [validity.elements, lengths.elements],
-        (row) => !node.isValid(row) && lengths.elements.u64(row) !== 0n && (() => fail('I8', lengths.elements.place(row), node)));
+        (row) => !node.isValid(row) && lengths.elements.u64(row) !== 0n && wrong(row));
     const most = BigInt(node.children.length);
     if (this.can(lengths))
       inspect(node.rows, [lengths.elements],
@@ -2031,8 +2095,9 @@ class IndexChecks {
     const { node, leaf, validity } = this;
     const offsets = leaf.rowOffsets;
     if (!offsets || !validity || leaf.rowIndex || !this.can(validity, offsets.buffer)) return;
+    const wrong = (row) => () => fail('I8', offsets.place(row + 1), node);
     inspect(leaf.storedRows, [validity.elements, pairs(offsets)],
-      (row) => !node.isValid(row) && offsets.u64(row) !== offsets.u64(row + 1) && (() => fail('I8', offsets.place(row + 1), node)));
+      (row) => !node.isValid(row) && offsets.u64(row) !== offsets.u64(row + 1) && wrong(row));
   }
 
   /** I10: row by row, ndims, then the dims */
@@ -2176,7 +2241,8 @@ class DataChecks {
     const { node, leaf, data } = this;
     const validity = leaf.rowIndex ? null : node.buffer(ROLE.validity);
     const offsets = leaf.offsets;
-    if (!this.can(ROLE.types, ROLE.offsets, ROLE.prefix_row, ROLE.prefix_length) || (validity && !this.can(ROLE.validity))) return;
+    if (!this.can(ROLE.types, ROLE.offsets, ROLE.prefix_row, ROLE.prefix_length)) return;
+    if (validity && !this.can(ROLE.validity)) return;
     const looked = (row) => (leaf.types.u8(row) & 15 ? row + 1 : leaf.types.stretch(row));
     const elements = data.isComputed ? leaf.data.asRows() : { stretch: looked };
     inspect(leaf.types.count, [leaf.types, pairs(offsets), elements], (row) => {
@@ -2228,7 +2294,8 @@ class DataChecks {
     if (node.codec === UTF8) {
       const wrong = wrongUtf8(bytes);
       if (wrong >= 0) fail('D6', place(wrong), node);
-    } else if (node.codec === JSON_RAGGED) withCell(node, 'D7', bytes, place, () => new JsonCell(bytes, limits, null, node).read());
+    } else if (node.codec === JSON_RAGGED)
+      withCell(node, 'D7', bytes, place, () => new JsonCell(bytes, limits, null, node).read());
     else withCell(node, 'D8', bytes, place, () => new MsgpackCell(bytes, limits, null, node).read());
   }
 }
@@ -2293,10 +2360,14 @@ export const ERRORS = {
 
 /** What a packed buffer is refused with, or a call. */
 export class PackbufError extends Error {
-  /** @param {string} error @param {{ rule?: string, offset?: number, path?: string, row?: number, fragment?: number }} [where] */
+  /**
+   * @param {string} error
+   * @param {{ rule?: string, offset?: number, path?: string, row?: number, fragment?: number }} [where]
+   */
   constructor(error, { rule = '', offset = -1, path = '', row = -1, fragment = -1 } = {}) {
     const holds = rule ? RULES.get(rule).holds : '';
-    const places = [['at', offset], ['row', row], ['fragment', fragment]].map(([name, n]) => (n >= 0 ? `${name} ${n}` : ''));
+    const numbers = [['at', offset], ['row', row], ['fragment', fragment]];
+    const places = numbers.map(([name, n]) => (n >= 0 ? `${name} ${n}` : ''));
     const where = [places[0], path && `in ${path}`, ...places.slice(1)];
     super([rule, error, ...where, holds && `(must hold: ${holds})`].filter((part) => part).join(' '));
     this.name = 'PackbufError';
@@ -2332,7 +2403,8 @@ export const LIMITS = {
 
 /** All limits, of which a caller may set some. */
 function limitsOf(limits) {
-  return Object.fromEntries(Object.entries({ ...LIMITS, ...limits }).map(([name, limit]) => [name, Math.min(limit, Number.MAX_SAFE_INTEGER - 1)]));
+  const all = Object.entries({ ...LIMITS, ...limits });
+  return Object.fromEntries(all.map(([name, limit]) => [name, Math.min(limit, Number.MAX_SAFE_INTEGER - 1)]));
 }
 
 // ---- 16. Equality ----
@@ -2343,7 +2415,8 @@ export function equal(a, b) {
   if (a.constructor !== b.constructor) return isDict(a) && isDict(b) && a.size === 0 && b.size === 0;
   if (a instanceof Uint8Array) return compareBytes(a, b) === 0;
   if (Array.isArray(a)) return a.length === b.length && a.every((item, i) => equal(item, b[i]));
-  if (a instanceof Map) return a.size === b.size && [...a].every(([key, value]) => b.has(key) && equal(value, b.get(key)));
+  if (a instanceof Map)
+    return a.size === b.size && [...a].every(([key, value]) => b.has(key) && equal(value, b.get(key)));
   if (a instanceof Pairs)
     return a.pairs.length === b.pairs.length && a.pairs.every(([key, value]) => equal(value, b.get(key)));
   const names = new Set([...Object.keys(a), ...Object.keys(b)]); // Tensor, Media, Opaque, NanBits, Unreadable
@@ -2365,7 +2438,10 @@ function unitBits(b) {
   return UNIT_CODES.includes(code) && [8, 16, 32, 64].includes(bits) && lanes === 1 ? bits : 0;
 }
 
-/** The elements of a buffer of known dtype and packing, by place. They are looked at through windows of 8 KiB, which are the blocks. */
+/**
+ * The elements of a buffer of known dtype and packing, by place. They are looked at through windows of 8 KiB, which are
+ * the blocks.
+ */
 class Elements {
   /** @param {TypedBuffer} buffer */
   constructor(buffer) {
@@ -2469,9 +2545,9 @@ class Elements {
     const bytes = allocate(length, buffer);
     for (let unit = from; unit < to;) {
       const w = Math.floor(unit / this.perWindow);
-      const window = this.window(w);
-      const end = Math.min(to, (w + 1) * this.perWindow);
-      bytes.set(window.subarray((unit - w * this.perWindow) * size, (end - w * this.perWindow) * size), (unit - from) * size);
+      const first = w * this.perWindow;
+      const end = Math.min(to, first + this.perWindow);
+      bytes.set(this.window(w).subarray((unit - first) * size, (end - first) * size), (unit - from) * size);
       unit = end;
     }
     return bytes;
@@ -2548,13 +2624,18 @@ Object.assign(TypedBuffer.prototype, {
   /** All elements as bytes: a view where they lie in memory, else a copy. A bitmap's are eight to a byte. */
   bytes() {
     if (!this.isReadable) throw new PackbufError('UNSUPPORTED_PACKING', { path: this.node.path });
-    if (!this.dtype.name && !this.dtype.is(1, 1, 1)) throw new PackbufError('UNSUPPORTED_DTYPE', { path: this.node.path });
-    if (this.rawLength > BigInt(this.packed.limits.decoded_bytes) || this.rawLength > NUMBER_END) fail('D9', this.at + 16, this.node);
+    const known = this.dtype.name || this.dtype.is(1, 1, 1);
+    if (!known) throw new PackbufError('UNSUPPORTED_DTYPE', { path: this.node.path });
+    const limit = BigInt(this.packed.limits.decoded_bytes);
+    if (this.rawLength > limit || this.rawLength > NUMBER_END) fail('D9', this.at + 16, this.node);
     if (this.isBlocks) this.elements.checkHeaders();
     return this.elements.bytes(0, this.elements.units);
   },
 
-  /** All elements as a typed array: a view where alignment and the machine allow. Small floats as their bits, complex as pairs. */
+  /**
+   * All elements as a typed array: a view where alignment and the machine allow. Small floats as their bits, complex as
+   * pairs.
+   */
   array() {
     return typed(this.bytes(), ARRAYS[this.dtype.name] ?? Uint8Array);
   },
@@ -2599,7 +2680,8 @@ class Blocks {
       if (wrong !== null) fail('I15', header.at + wrong, buffer.node);
       if (k === 0 && header.from !== 0) fail('I16', header.at + 8, buffer.node);
       const size = this.payloadSize(header);
-      const ends = header.to >= header.from && header.to <= buffer.length && (size === null || header.to - header.from === size);
+      const within = header.to >= header.from && header.to <= buffer.length;
+      const ends = within && (size === null || header.to - header.from === size);
       if (!ends) fail('I16', k + 1 === this.count ? buffer.at + 32 : header.at + 24, buffer.node);
     }
     this.sound = true;
@@ -2608,7 +2690,8 @@ class Blocks {
   /** I15: the first field of a header that is wrong, as a place in it, or null. */
   wrongField({ base, mode, filled, width, shift, extra }) {
     const T = this.bits;
-    if (mode > MODE.dictionary || (mode === MODE.line && filled) || (mode === MODE.dictionary && T !== 16 && T !== 32)) return 12;
+    if (mode > MODE.dictionary || (mode === MODE.line && filled)) return 12;
+    if (mode === MODE.dictionary && T !== 16 && T !== 32) return 12;
     const noBase = mode === MODE.plain || mode === MODE.split || mode === MODE.dictionary;
     if (noBase ? base !== 0n : base >> BigInt(T) !== 0n) return 0;
     const piece = (n) => [0, 1, 2, 4, 8].includes(n) && n <= T / 8;
@@ -2723,7 +2806,8 @@ class Blocks {
   openTops(block) {
     const { payload, extra, shift } = block;
     const tops = typed(payload.subarray(0, 64), Uint16Array);
-    for (let i = 0; i <= extra; i++) if ((i > 0 && tops[i] <= tops[i - 1]) || tops[i] >= 2 ** (this.bits - shift)) return false;
+    for (let i = 0; i <= extra; i++)
+      if ((i > 0 && tops[i] <= tops[i - 1]) || tops[i] >= 2 ** (this.bits - shift)) return false;
     block.tops = tops;
     block.payload = payload.subarray(64);
     return tops.subarray(extra + 1).every((top) => top === 0);
@@ -2818,7 +2902,8 @@ function narrowCodes(words, T, rows, width) {
     const bit = row * width;
     const word = Math.floor(bit / T) * L;
     const shift = bit % T;
-    if (shift + width <= T) for (let lane = 0; lane < L; lane++) codes[row * L + lane] = words[word + lane] >>> shift & mask;
+    if (shift + width <= T)
+      for (let lane = 0; lane < L; lane++) codes[row * L + lane] = words[word + lane] >>> shift & mask;
     else
       for (let lane = 0; lane < L; lane++)
         codes[row * L + lane] = (words[word + lane] >>> shift | words[word + L + lane] << T - shift) & mask;
@@ -2834,10 +2919,12 @@ function narrowUnits({ mode, base, width, shift, tops, extra, bitmap, bytes }, c
       for (let i = 0; i < codes.length; i++) codes[i] = low + (codes[i] << shift >>> 0);
       break;
     case MODE.zero:
-      for (let i = 0; i < codes.length; i++) codes[i] = codes[i] === 0 ? 0 : codes[i] === 1 ? 2 ** (T - 1) : low + codes[i] - 2;
+      for (let i = 0; i < codes.length; i++)
+        codes[i] = codes[i] === 0 ? 0 : codes[i] === 1 ? 2 ** (T - 1) : low + codes[i] - 2;
       break;
     case MODE.split:
-      for (let i = 0, next = 0; i < codes.length; i++) if (bitmap[i >> 3] >> (i & 7) & 1) codes[i] += bytes[next++] * 2 ** width;
+      for (let i = 0, next = 0; i < codes.length; i++)
+        if (bitmap[i >> 3] >> (i & 7) & 1) codes[i] += bytes[next++] * 2 ** width;
       break;
     default: // dictionary
       for (let i = 0; i < codes.length; i++) {
@@ -2914,7 +3001,8 @@ const hexOf = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(
 /** Base64 of bytes. */
 function base64(bytes) {
   const parts = [];
-  for (let i = 0; i < bytes.length; i += 0x6000) parts.push(btoa(String.fromCharCode(...bytes.subarray(i, i + 0x6000))));
+  for (let i = 0; i < bytes.length; i += 0x6000)
+    parts.push(btoa(String.fromCharCode(...bytes.subarray(i, i + 0x6000))));
   return parts.join('');
 }
 
@@ -2948,13 +3036,17 @@ export function taggedJson(value) {
   if (Array.isArray(value)) return `[${value.map(taggedJson).join(',')}]`;
   if (value instanceof Uint8Array) return `{"$bytes":"${base64(value)}"}`;
   if (value instanceof NanBits) return `{"$float":"${value.bits.toString(16).padStart(16, '0')}"}`;
-  if (value instanceof Tensor)
-    return `{"$tensor":{"form":"${value.form}","dtype":"${value.dtype}","shape":[${value.shape}],"data":"${base64(value.bytes)}"}}`;
+  if (value instanceof Tensor) {
+    const what = `"form":"${value.form}","dtype":"${value.dtype}","shape":[${value.shape}]`;
+    return `{"$tensor":{${what},"data":"${base64(value.bytes)}"}}`;
+  }
   if (value instanceof Media) {
-    const attributes = ATTRIBUTES.filter((name) => value[name] !== undefined).map((name) => `"${name}":${taggedJson(value[name])},`);
+    const names = ATTRIBUTES.filter((name) => value[name] !== undefined);
+    const attributes = names.map((name) => `"${name}":${taggedJson(value[name])},`);
     return `{"$media":{${attributes.join('')}"data":"${base64(value.bytes)}"}}`;
   }
-  if (value instanceof Opaque) return `{"$opaque":{"serializer":${quoted(value.serializer)},"data":"${base64(value.bytes)}"}}`;
+  if (value instanceof Opaque)
+    return `{"$opaque":{"serializer":${quoted(value.serializer)},"data":"${base64(value.bytes)}"}}`;
   if (value instanceof Unreadable) return `{"$unreadable":"${value.error}"}`;
   const entries = value instanceof Pairs ? value.pairs : [...value];
   const plain = !(value instanceof Pairs) && !(entries.length === 1 && entries[0][0].startsWith('$'));
@@ -2964,8 +3056,8 @@ export function taggedJson(value) {
 
 // ---- 23. Fragments and manifests ----
 
-const LISTED = { key: 'string', length: 'uint64', head_length: 'uint64', first_row: 'uint64', rows: 'uint64', head_checksum: 'uint32',
-  appends: 'uint8' };
+const LISTED = { key: 'string', length: 'uint64', head_length: 'uint64', first_row: 'uint64', rows: 'uint64',
+  head_checksum: 'uint32', appends: 'uint8' };
 
 /** What the list asks of a fragment after so many rows: how many these are then, or null where it does not fit. */
 function rowsWith({ length, head_length, first_row, rows, appends }, before) {
@@ -3042,7 +3134,8 @@ export class JoinedField {
 
   /** One cell; missing where no fragment has it, which widening allows. */
   cell(row, budget = new Budget(this.whole)) {
-    if (!Number.isInteger(row) || row < 0 || row >= this.rows) throw new PackbufError('OUT_OF_RANGE', { path: this.name, row });
+    const inRange = Number.isInteger(row) && row >= 0 && row < this.rows;
+    if (!inRange) throw new PackbufError('OUT_OF_RANGE', { path: this.name, row });
     const part = this.parts[lastAt(this.parts, row)];
     if (!part || row >= part.first_row + part.rows) return undefined;
     return ofFragment(part.fragment, () => part.node.cell(row - part.first_row, budget));
@@ -3067,7 +3160,8 @@ export class JoinedField {
       if (part.first_row > rows && gap < 0) gap = rows;
       rows = part.first_row + part.rows;
       const lines = widen || part === this.parts[0] ? first : schemaLines(part.node);
-      const at = Array.from({ length: Math.max(lines.length, first.length) }).findIndex((_, i) => lines[i]?.line !== first[i]?.line);
+      const all = Array.from({ length: Math.max(lines.length, first.length) });
+      const at = all.findIndex((_, i) => lines[i]?.line !== first[i]?.line);
       if (at >= 0) wrong('SCHEMA_MISMATCH', (lines[at] ?? first[at]).node.path, -1, part.fragment);
     }
     if (gap < 0 && rows < this.rows) gap = rows;
@@ -3097,17 +3191,20 @@ export class Joined {
 
   /** The fragment itself, against what is listed of it: where it lies among the rows. */
   add(fragment, number, listed, limits) {
-    const packed = ofFragment(number, () => (fragment instanceof Packed ? fragment : open(fragment, { limits })).load());
+    const opened = () => (fragment instanceof Packed ? fragment : open(fragment, { limits }));
+    const packed = ofFragment(number, () => opened().load());
     const { header } = packed;
     const own = {
-      length: BigInt(header.total_length), head_length: BigInt(header.head_length + header.index_length), rows: BigInt(header.rows),
-      head_checksum: BigInt(header.head_checksum),
+      length: BigInt(header.total_length), head_length: BigInt(header.head_length + header.index_length),
+      rows: BigInt(header.rows), head_checksum: BigInt(header.head_checksum),
     };
     const refuse = (error) => { throw new PackbufError(error, { fragment: number }); };
-    if (header.kind !== 1 || (listed && Object.keys(own).some((name) => listed[name] !== own[name]))) refuse('FRAGMENT_MISMATCH');
+    const unlike = listed && Object.keys(own).some((name) => listed[name] !== own[name]);
+    if (header.kind !== 1 || unlike) refuse('FRAGMENT_MISMATCH');
     const { first_row, appends } = listed ?? { first_row: BigInt(this.rows), appends: 'rows' };
     this.rows = Number(rowsWith({ ...own, first_row, appends }, BigInt(this.rows)) ?? refuse('BAD_MANIFEST'));
-    const place = { fragment: number, first_row: Number(first_row), rows: header.rows, appends, token: hexOf(header.row_order_token) };
+    const token = hexOf(header.row_order_token);
+    const place = { fragment: number, first_row: Number(first_row), rows: header.rows, appends, token };
     if (appends === 'rows' && place.rows > 0) this.owners.push({ ...place, end: place.first_row + place.rows });
     this.fragments.push(packed);
     for (const node of packed.top[0]) {
@@ -3129,11 +3226,15 @@ export class Joined {
   /** ROW_ORDER: fields are appended to rows of their own token. */
   checkTokens(places) {
     const { owners } = this;
-    for (let i = owners.length - 1; i >= 0; i--) owners[i].until = owners[i + 1]?.token === owners[i].token ? owners[i + 1].until : owners[i].end;
+    for (let i = owners.length - 1; i >= 0; i--) {
+      const next = owners[i + 1];
+      owners[i].until = next?.token === owners[i].token ? next.until : owners[i].end;
+    }
     for (const { fragment, first_row, rows, appends, token } of places) {
       if (appends === 'rows' || rows === 0) continue;
       const owner = this.ownerOf(first_row);
-      if (/^0+$/.test(token) || owner.token !== token || owner.until < first_row + rows) throw new PackbufError('ROW_ORDER', { fragment });
+      const same = owner.token === token && owner.until >= first_row + rows;
+      if (/^0+$/.test(token) || !same) throw new PackbufError('ROW_ORDER', { fragment });
     }
   }
 
@@ -3154,7 +3255,8 @@ export class Joined {
     const nodes = this.nodes.get(name);
     if (!nodes) throw new PackbufError('NOT_FOUND', { path: name });
     const budget = new Budget(this);
-    const [value, ...others] = (this.firstValue ? nodes.slice(0, 1) : nodes).map(([i, node]) => ofFragment(i, () => node.cell(0, budget)));
+    const asked = this.firstValue ? nodes.slice(0, 1) : nodes;
+    const [value, ...others] = asked.map(([i, node]) => ofFragment(i, () => node.cell(0, budget)));
     const at = others.findIndex((other) => !equal(value, other));
     if (at >= 0) throw new PackbufError('SCHEMA_MISMATCH', { path: name, fragment: nodes[at + 1][0] });
     return value;
@@ -3172,7 +3274,8 @@ export class Joined {
  * Joins fragments. `list`: what a manifest lists of them (`fragments()`), in their order; without it all append rows.
  * `widen`: columns may differ in type; `first`: of batch values that differ, the first fragment's is read.
  * @param {(Packed | Uint8Array | ArrayBuffer)[]} fragments
- * @param {{ list?: ReturnType<typeof fragmentsOf>, widen?: boolean, first?: boolean, limits?: Partial<typeof LIMITS> }} [options]
+ * @param {{ list?: ReturnType<typeof fragmentsOf>, widen?: boolean, first?: boolean,
+ *   limits?: Partial<typeof LIMITS> }} [options]
  */
 export function join(fragments, options = {}) {
   return new Joined(fragments, options);
@@ -3375,8 +3478,8 @@ export class Packed {
       metadata.get(path).push(`${quoted(key)}:${quoted(value)}`);
     }
     const paths = [...metadata].map(([path, pairs]) => `${quoted(path)}:{${pairs.join(',')}}`);
-    return `{"rows":${this.rows},"fields":${members(this.top[0], column)},"values":${members(this.top[1], (node) => cell(node, 0))},` +
-      `"metadata":{${paths.join(',')}}}`;
+    const [fields, values] = [members(this.top[0], column), members(this.top[1], (node) => cell(node, 0))];
+    return `{"rows":${this.rows},"fields":${fields},"values":${values},"metadata":{${paths.join(',')}}}`;
   }
 
   /** The schema text. */
@@ -3398,7 +3501,7 @@ export class Packed {
 /**
  * Opens a packed buffer: rules H.
  * @param {Uint8Array | ArrayBuffer | { length: number, read(at: number, length: number): Uint8Array }} bytes
- * @param {{ limits?: Partial<typeof LIMITS>, file?: boolean }} [options] file: the bytes must end where the packed buffer does
+ * @param {{ limits?: Partial<typeof LIMITS>, file?: boolean }} [options] file: the bytes end with the packed buffer
  */
 export function open(bytes, { limits = {}, file = false } = {}) {
   const source = bytes instanceof ArrayBuffer ? new Memory(new Uint8Array(bytes))
@@ -3446,4 +3549,5 @@ async function isProgram(name) {
   return fs.existsSync(name) && import.meta.url === url.pathToFileURL(fs.realpathSync(name)).href;
 }
 
-if (globalThis.process?.argv?.[1] && await isProgram(process.argv[1])) process.exitCode = await main(process.argv.slice(2));
+if (globalThis.process?.argv?.[1] && await isProgram(process.argv[1]))
+  process.exitCode = await main(process.argv.slice(2));

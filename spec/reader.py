@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""The packbuf format 1.0 in executable form: packbuf.md beside this file, section by section, written from that page alone.
-
+"""The packbuf format 1.0 in executable form: packbuf.md beside this file, section by section, written from it alone.
     reader.py FILE                            prints the whole packed buffer as tagged JSON (section 22) on one line
     reader.py --schema FILE...                prints the schema text of each, then its fingerprint
-    reader.py --verify [head|index|full] FILE prints "ok", or "RULE ERROR offset PATH text" and ends with 1 (PATH is - where there is none)
+    reader.py --verify [head|index|full] FILE prints "ok", or "RULE ERROR offset PATH text" (no PATH: -) and ends with 1
 
     packed = Packed(bytes, file=True)         opens and verifies the head: rules H, N, B, M and S (section 13)
     packed.verify("index"), .verify("full")   rules I; rules I and D
@@ -13,7 +12,8 @@
     whole = Joined([bytes, ...], listed)      the fragments, read as one batch; without a list all append rows
     whole.row(i), .cell(name, i), .value(name)
 
-The bytes are untrusted: whatever they are, nothing but a PackbufError is raised, and no loop runs longer than the bytes that are there.
+The bytes are untrusted: whatever they are, nothing but a PackbufError is raised, and no loop runs longer than the bytes
+that are there.
 """
 import base64
 import bisect
@@ -42,7 +42,7 @@ def refuse(error, message, path="", row=None, fragment=None):
     raise PackbufError("", -1, path, message, row, error, fragment)
 
 
-# ---- 3. File header and directory ------------------------------------------------------------------------------------------------------
+# ---- 3. File header and directory ------------------------------------------------------------------------------------
 
 MAGIC = b"\x89PBUF\r\n\x1a"
 FILE_HEADER = struct.Struct("<8sHHBBHIIQQQQII")
@@ -68,7 +68,7 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-# ---- 4. Node table -----------------------------------------------------------------------------------------------------------------------
+# ---- 4. Node table ---------------------------------------------------------------------------------------------------
 
 LEAF, DICT, LIST = 1, 2, 3
 NODE = struct.Struct("<IIIIIHBBBBBBHBBIIIIQ8s")
@@ -76,9 +76,10 @@ NODE = struct.Struct("<IIIIIHBBBBBBHBBIIIIQ8s")
 
 class Node:
     def __init__(self, packed, index, at):
-        (self.parent_index, self.descendants, self.name_offset, self.name_length, self.first_buffer, self.buffer_count, self.kind, self.scope,
-         self.codec, code, bits, self.form, lanes, self.rank, self.logical_type, self.shape_offset, self.parameter_offset,
-         self.parameter_length, self.zero, self.rows, self.zero2) = NODE.unpack_from(packed.bytes, at)
+        (self.parent_index, self.descendants, self.name_offset, self.name_length, self.first_buffer, self.buffer_count,
+         self.kind, self.scope, self.codec, code, bits, self.form, lanes, self.rank, self.logical_type,
+         self.shape_offset, self.parameter_offset, self.parameter_length, self.zero, self.rows,
+         self.zero2) = NODE.unpack_from(packed.bytes, at)
         self.packed, self.index, self.at, self.dtype = packed, index, at, (code, bits, lanes)
         self.parent, self.children, self.position, self.buffers, self.shape = None, [], 0, [], ()
         self.unreadable = None
@@ -106,12 +107,13 @@ class Node:
         return None
 
 
-# ---- 5. Buffer table ---------------------------------------------------------------------------------------------------------------------
+# ---- 5. Buffer table -------------------------------------------------------------------------------------------------
 
-DATA, OFFSETS, LENGTHS, SHAPE, NDIMS, VALIDITY, MISSING, TYPES, ITEM_OFFSETS, ROW_INDEX, PREFIX_ROW, PREFIX_LENGTH = range(1, 13)
+(DATA, OFFSETS, LENGTHS, SHAPE, NDIMS, VALIDITY, MISSING, TYPES,
+ ITEM_OFFSETS, ROW_INDEX, PREFIX_ROW, PREFIX_LENGTH) = range(1, 13)
 U8, U64, BIT = (1, 8, 1), (1, 64, 1), (1, 1, 1)
-ROLE_DTYPE = {OFFSETS: U64, LENGTHS: U64, SHAPE: U64, NDIMS: U8, VALIDITY: BIT, MISSING: BIT, TYPES: U8, ITEM_OFFSETS: U64,
-              ROW_INDEX: U64, PREFIX_ROW: U64, PREFIX_LENGTH: U64}
+ROLE_DTYPE = {OFFSETS: U64, LENGTHS: U64, SHAPE: U64, NDIMS: U8, VALIDITY: BIT, MISSING: BIT, TYPES: U8,
+              ITEM_OFFSETS: U64, ROW_INDEX: U64, PREFIX_ROW: U64, PREFIX_LENGTH: U64}
 STORED, INLINE, CONSTANT, SEQUENCE, ALIAS = range(1, 6)
 PLAIN, BLOCKS = 0, 1
 BUFFER = struct.Struct("<IBBBBBBHIQQQ16sQ")
@@ -123,13 +125,18 @@ def byte_length(count, dtype):
 
 class Buffer:
     def __init__(self, packed, index, at):
-        (self.node_index, self.role, self.dim, self.storage, self.packing, code, bits, lanes, self.alias_of, self.count, self.offset,
-         self.length, self.value, self.headers_offset) = BUFFER.unpack_from(packed.bytes, at)
+        (self.node_index, self.role, self.dim, self.storage, self.packing, code, bits, lanes, self.alias_of, self.count,
+         self.offset, self.length, self.value, self.headers_offset) = BUFFER.unpack_from(packed.bytes, at)
         self.packed, self.index, self.at, self.dtype, self.unpacked = packed, index, at, (code, bits, lanes), None
 
     @property
     def unreadable(self):
         return self.packing not in (PLAIN, BLOCKS)
+
+    @property
+    def counted(self):
+        """Whether D9 counts its bytes: of a known role and packing."""
+        return DATA <= self.role <= PREFIX_LENGTH and not self.unreadable
 
     @property
     def blocks(self):
@@ -160,7 +167,8 @@ class Buffer:
         return "data" if self.role == DATA else "index"
 
     def where(self, byte):
-        """The offset of a byte of the unpacked elements; of computed ones, the record's value; of packed ones, the header of their block."""
+        """The offset of a byte of the unpacked elements; of computed ones, the record's value; of packed ones, the
+        header of their block."""
         if self.storage == INLINE:
             return self.at + 40 + byte
         if self.packing == BLOCKS:
@@ -183,6 +191,10 @@ class Buffer:
             return self.value[begin:begin + count * size]
         return self.elements(begin, begin + count * size)
 
+    def byte(self, i):
+        """Byte i of a mask."""
+        return self.value[i] if self.storage == INLINE else self.elements(i, i + 1)[0]
+
     @property
     def affine(self):
         """(start, step) of a computed unsigned integer buffer."""
@@ -195,10 +207,7 @@ class Buffer:
     def __getitem__(self, i):
         """Element i of an unsigned integer role."""
         if self.dtype == BIT:
-            if self.storage == CONSTANT:
-                return self.value[0]
-            byte = self.value[i >> 3:] if self.storage == INLINE else self.elements(i >> 3, (i >> 3) + 1)
-            return byte[0] >> (i & 7) & 1
+            return self.value[0] if self.storage == CONSTANT else self.byte(i >> 3) >> (i & 7) & 1
         if self.storage == SEQUENCE:
             start, step = self.progression()
             return start + i * step
@@ -206,22 +215,23 @@ class Buffer:
 
 
 def rows_to_check(rows, buffers, enough=16):
-    """How many rows a check has to look at. Rows with bytes of their own are all looked at: there are no more than the bytes hold.
-    Where every buffer is absent, constant or a sequence, the first rows decide: constants say the same of each row; a sequence of
-    lengths leaves its range (0 to the number of children, which `enough` covers) soon or never; and the product of at most eight
-    sequences that equals a ninth in nine rows equals it in all."""
+    """How many rows a check has to look at. Rows with bytes of their own are all looked at: there are no more than the
+    bytes hold. Where every buffer is absent, constant or a sequence, the first rows decide: constants say the same of
+    each row; a sequence of lengths leaves its range (0 to the number of children, which `enough` covers) soon or never;
+    and the product of at most eight sequences that equals a ninth in nine rows equals it in all."""
     return rows if any(b is not None and b.count and not b.computed for b in buffers) else min(rows, enough)
 
 
-# ---- 8. dtypes ---------------------------------------------------------------------------------------------------------------------------
+# ---- 8. dtypes -------------------------------------------------------------------------------------------------------
 
 INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL, E4M3, E5M2 = 0, 1, 2, 4, 5, 6, 10, 12
 UNIT_CODES = (INT, UINT, FLOAT, BFLOAT, BOOL, E4M3, E5M2)
 DTYPES = {(code, bits, 1): f"{name}{bits}" for code, name, sizes in
-          ((INT, "int", (8, 16, 32, 64)), (UINT, "uint", (8, 16, 32, 64)), (FLOAT, "float", (16, 32, 64)), (BFLOAT, "bfloat", (16,)),
-           (COMPLEX, "complex", (64, 128))) for bits in sizes}
+          ((INT, "int", (8, 16, 32, 64)), (UINT, "uint", (8, 16, 32, 64)), (FLOAT, "float", (16, 32, 64)),
+           (BFLOAT, "bfloat", (16,)), (COMPLEX, "complex", (64, 128))) for bits in sizes}
 DTYPES |= {(BOOL, 8, 1): "bool", (E4M3, 8, 1): "float8_e4m3fn", (E5M2, 8, 1): "float8_e5m2"}
-FLOAT_FIELDS = {(FLOAT, 16): (5, 10), (FLOAT, 32): (8, 23), (BFLOAT, 16): (8, 7), (E4M3, 8): (4, 3), (E5M2, 8): (5, 2)}  # exponent, fraction
+# bits of the exponent, of the fraction
+FLOAT_FIELDS = {(FLOAT, 16): (5, 10), (FLOAT, 32): (8, 23), (BFLOAT, 16): (8, 7), (E4M3, 8): (4, 3), (E5M2, 8): (5, 2)}
 
 
 def widen(bits, code, width):
@@ -240,22 +250,25 @@ def widen(bits, code, width):
     return sign | struct.unpack("<Q", struct.pack("<d", value))[0]
 
 
-# ---- 9. Codecs ---------------------------------------------------------------------------------------------------------------------------
+# ---- 9. Codecs -------------------------------------------------------------------------------------------------------
 
-(C_NULL, C_NDARRAY, C_TENSOR, C_TYPED, C_BYTES, C_MEDIA, C_MEDIA_LIST, C_UTF8, C_JSON, C_MSGPACK, C_OPAQUE) = range(1, 12)
+(C_NULL, C_NDARRAY, C_TENSOR, C_TYPED, C_BYTES, C_MEDIA, C_MEDIA_LIST,
+ C_UTF8, C_JSON, C_MSGPACK, C_OPAQUE) = range(1, 12)
 RAGGED = (C_TENSOR, C_TYPED)
 NATURAL, F_LIST, F_ARRAY, F_TENSOR, F_SCALAR, F_BYTES, F_MEDIA = range(7)
 FORM_NAMES = {F_ARRAY: "array", F_TENSOR: "tensor", F_SCALAR: "scalar"}
 TYPE_BOOL, TYPE_INT = 1, 2
 _INT64 = C_NDARRAY, (INT, 64, 1)
-ATTRIBUTES = {"mime": (C_UTF8, U8), "height": _INT64, "width": _INT64, "channels": _INT64, "mode": (C_UTF8, U8), "rate": (C_NDARRAY, (FLOAT, 64, 1))}
-EXACT_INT = {16: 2**11, 32: 2**24, 64: 2**53}  # the largest magnitude up to which every integer is a float of so many bits
+ATTRIBUTES = {"mime": (C_UTF8, U8), "height": _INT64, "width": _INT64, "channels": _INT64, "mode": (C_UTF8, U8),
+              "rate": (C_NDARRAY, (FLOAT, 64, 1))}
+EXACT_INT = {16: 2**11, 32: 2**24, 64: 2**53}  # up to this magnitude every integer is a float of so many bits
 
 
 def forms_allowed(node):
     if node.codec == C_NDARRAY:
         return (NATURAL, F_ARRAY, F_TENSOR, F_SCALAR) if node.rank == 0 else (F_ARRAY, F_TENSOR)
-    return {C_TENSOR: (F_TENSOR,), C_TYPED: (F_LIST, F_ARRAY), C_MEDIA_LIST: (F_BYTES, F_MEDIA)}.get(node.codec, (NATURAL,))
+    allowed = {C_TENSOR: (F_TENSOR,), C_TYPED: (F_LIST, F_ARRAY), C_MEDIA_LIST: (F_BYTES, F_MEDIA)}
+    return allowed.get(node.codec, (NATURAL,))
 
 
 def type_allowed(node, value):
@@ -270,7 +283,7 @@ def type_allowed(node, value):
 
 
 def exact(raw, dtype, number):
-    """Whether an element is of the number type: 0 or 1 of bool; an integral value within the exact range, not -0.0, of int."""
+    """Whether an element is of the number type: of bool 0 or 1; of int integral, within the exact range; never -0.0."""
     if dtype[0] != FLOAT:
         return int.from_bytes(raw, "little") in (0, 1)
     value = struct.unpack("<d", widen(int.from_bytes(raw, "little"), FLOAT, dtype[1]).to_bytes(8, "little"))[0]
@@ -280,7 +293,7 @@ def exact(raw, dtype, number):
 
 
 def stored_rows(node):
-    """How many rows the data of a leaf hold: with a row_index as many as offsets delimit; 0 where what says it is absent."""
+    """How many rows the data of a leaf hold: with a row_index as many as offsets delimit; 0 where these are absent."""
     if not node.buffer(ROW_INDEX):
         return node.rows
     if node.codec == C_NDARRAY:
@@ -295,7 +308,7 @@ def stored_row(node, row):
     return index[row] if index else row
 
 
-# ---- 10. Masks and absent cells --------------------------------------------------------------------------------------------------------
+# ---- 10. Masks and absent cells --------------------------------------------------------------------------------------
 
 
 def present(node, row):
@@ -312,7 +325,7 @@ def is_missing(node, row):
     return bool(missing and not missing.unreadable and missing[row])
 
 
-# ---- 20. Packing in blocks ---------------------------------------------------------------------------------------------------------------
+# ---- 20. Packing in blocks -------------------------------------------------------------------------------------------
 
 BLOCK_BYTES, ROW_BYTES = 8192, 128
 M_PLAIN, M_LINE, M_FRAME, M_ZERO, M_SPLIT, M_DICTIONARY = range(6)
@@ -354,7 +367,9 @@ class Block:
         if mode == M_LINE:
             extra = 0, 64
             width = (0, 255) if self.extra == 0 or self.step_bytes == 0 else zero
-            shift = (self.shift, self.shift) if self.extra and {self.value_bytes, self.step_bytes} <= {0, 1, 2, 4, 8} and max(self.value_bytes, self.step_bytes) <= t // 8 else zero
+            sizes = [n for n in (0, 1, 2, 4, 8) if n <= t // 8]
+            if self.extra and self.value_bytes in sizes and self.step_bytes in sizes:
+                shift = self.shift, self.shift
         elif mode == M_FRAME:
             width, shift = (1, t), (0, t - self.width)
         elif mode == M_ZERO:
@@ -365,8 +380,9 @@ class Block:
             shift, extra = (t - 16, t - 1), (0, 31)
             exact = max(self.shift + self.extra.bit_length(), 1)
             width = exact, min(exact, t)
-        has_base = mode in (M_LINE, M_FRAME, M_ZERO)
-        for value, (least, most), field in ((self.base, (0, (1 << t) - 1 if has_base else 0), 0), (self.width, width, 13), (self.shift, shift, 14), (self.extra, extra, 15)):
+        base = 0, (1 << t) - 1 if mode in (M_LINE, M_FRAME, M_ZERO) else 0
+        for value, (least, most), field in ((self.base, base, 0), (self.width, width, 13), (self.shift, shift, 14),
+                                            (self.extra, extra, 15)):
             if not least <= value <= most:
                 return field
         return None
@@ -427,8 +443,8 @@ class Block:
                 return "first units that do not ascend from 0"
         if self.mode == M_DICTIONARY:
             tops = struct.unpack_from("<32H", body)
-            used = tops[:self.extra + 1]
-            if any(a >= b for a, b in zip(used, used[1:])) or used[-1] >> (self.bits - self.shift) or any(tops[self.extra + 1:]):
+            used, rest = tops[:self.extra + 1], tops[self.extra + 1:]
+            if any(a >= b for a, b in zip(used, used[1:])) or used[-1] >> (self.bits - self.shift) or any(rest):
                 return "tops that do not ascend, or too large"
         return None
 
@@ -438,9 +454,12 @@ class Block:
         step = self.width - 256 if self.width > 127 else self.width
         if n == 0:
             return [(0, self.base, step)]
-        values, steps = body[2 * n:][:v * n], body[(2 + v) * n:]
-        return [(first, self.base + int.from_bytes(values[v * i:v * (i + 1)], "little"), int.from_bytes(steps[s * i:s * (i + 1)], "little", signed=True) if s else step)
-                for i, first in enumerate(struct.unpack_from(f"<{n}H", body))]
+        values, steps, lines = body[2 * n:][:v * n], body[(2 + v) * n:], []
+        for i, first in enumerate(struct.unpack_from(f"<{n}H", body)):
+            value = self.base + int.from_bytes(values[v * i:v * (i + 1)], "little")
+            own = int.from_bytes(steps[s * i:s * (i + 1)], "little", signed=True)
+            lines.append((first, value, own if s else step))
+        return lines
 
     def unpack(self):
         """The bytes of the units."""
@@ -473,30 +492,36 @@ class Block:
             return [base + code - 2 & wrap if code > 1 else code << (self.bits - 1) for code in self.codes(body, rows)]
         if self.mode == M_DICTIONARY:
             tops, low = struct.unpack_from("<32H", body), (1 << self.shift) - 1
-            return [(tops[code >> self.shift if code >> self.shift <= self.extra else 0] << self.shift) + (code & low) & wrap for code in self.codes(body[64:], rows)]
-        bitmap = self.code_bytes(rows)
-        count = rows * self.lanes
-        flags, following = int.from_bytes(body[bitmap:bitmap + count // 8], "little"), iter(body[bitmap + round_up(count // 8):])
-        return [code + (next(following) << self.width if flags >> i & 1 else 0) for i, code in enumerate(self.codes(body, rows))]
+            codes = [(code >> self.shift, code & low) for code in self.codes(body[64:], rows)]
+            return [(tops[top if top <= self.extra else 0] << self.shift) + rest & wrap for top, rest in codes]
+        bitmap, count = self.code_bytes(rows), rows * self.lanes
+        flags = int.from_bytes(body[bitmap:bitmap + count // 8], "little")
+        following = iter(body[bitmap + round_up(count // 8):])
+        return [code + (next(following) << self.width if flags >> i & 1 else 0)
+                for i, code in enumerate(self.codes(body, rows))]
 
     def codes(self, body, rows):
         """Of all units, those of the first row first."""
         size, out = self.bits // 8, [0] * (rows * self.lanes)
         words = self.code_bytes(rows) // ROW_BYTES
         for lane in range(self.lanes):
-            run = int.from_bytes(b"".join(body[ROW_BYTES * j + lane * size:ROW_BYTES * j + (lane + 1) * size] for j in range(words)), "little")
+            places = [ROW_BYTES * j + lane * size for j in range(words)]
+            run = int.from_bytes(b"".join(body[at:at + size] for at in places), "little")
             for row in range(rows):
                 out[row * self.lanes + lane] = run >> row * self.width & (1 << self.width) - 1
         return out
 
 
-# ---- 22. Tagged JSON (its pieces; the whole buffer is at the end) ------------------------------------------------------------------------
+# ---- 22. Tagged JSON (its pieces; the whole buffer is at the end) ----------------------------------------------------
 
 SHORT_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def quote(text):
-    return '"' + re.sub(r'["\\\x00-\x1f]', lambda m: SHORT_ESCAPES.get(m.group(), f"\\u{ord(m.group()):04x}"), text) + '"'
+    def escape(m):
+        return SHORT_ESCAPES.get(m.group(), f"\\u{ord(m.group()):04x}")
+
+    return '"' + re.sub(r'["\\\x00-\x1f]', escape, text) + '"'
 
 
 def base64_text(data):
@@ -517,8 +542,8 @@ def bytes_text(data):
 
 
 def tensor_text(form, dtype, shape, data):
-    shape = ",".join(map(str, shape))
-    return f'{{"$tensor":{{"form":"{FORM_NAMES[form]}","dtype":"{DTYPES[dtype]}","shape":[{shape}],"data":{base64_text(data)}}}}}'
+    what = f'"form":"{FORM_NAMES[form]}","dtype":"{DTYPES[dtype]}","shape":{list_text(map(str, shape))}'
+    return f'{{"$tensor":{{{what},"data":{base64_text(data)}}}}}'
 
 
 def media_text(attributes, data):
@@ -541,7 +566,7 @@ def dict_text(items):
     return '{"$dict":' + list_text([f"[{key},{value}]" for key, value in pairs]) + "}"
 
 
-# ---- 11. JSON cells ----------------------------------------------------------------------------------------------------------------------
+# ---- 11. JSON cells --------------------------------------------------------------------------------------------------
 
 
 class Stop(Exception):
@@ -584,14 +609,14 @@ def json_string(text, pos):
             continue
         if kind != b"u":
             raise Stop(pos + 1, "an unknown escape")
-        unit = json_hex4(text, pos + 2)
+        unit, following = json_hex4(text, pos + 2), text[pos + 6:pos + 8]
         if unit < 0xD800 or unit > 0xDFFF:
             parts.append(chr(unit))
             pos += 6
-        elif unit < 0xDC00 and text[pos + 6:pos + 8] == b"\\u" and 0xDC00 <= (low := json_hex4(text, pos + 8)) <= 0xDFFF:
+        elif unit < 0xDC00 and following == b"\\u" and 0xDC00 <= (low := json_hex4(text, pos + 8)) <= 0xDFFF:
             parts.append(chr(0x10000 + (unit - 0xD800 << 10) + low - 0xDC00))
             pos += 12
-        elif unit < 0xDC00 and text[pos + 6:pos + 8] in (b"", b"\\"):
+        elif unit < 0xDC00 and following in (b"", b"\\"):
             raise Stop(len(text), "the text ends inside a surrogate pair")
         else:
             raise Stop(pos, "a lone surrogate")
@@ -653,7 +678,8 @@ def json_cell(text, depth):
 
 def json_text(text, depth):
     """The tagged JSON of one JSON text."""
-    open_, pos = [(None, [])], SPACE.match(text).end()  # what encloses pos: the names so far (None in a list) and the items; first, the cell itself
+    # what encloses pos: the names so far (None in a list) and the items; first, the cell itself
+    open_, pos = [(None, [])], SPACE.match(text).end()
 
     def key(pos):
         if text[pos:pos + 1] != b'"':
@@ -709,7 +735,7 @@ def json_text(text, depth):
                 raise Stop(pos, "a comma or the end of a list or object belongs here")
 
 
-# ---- 12. MessagePack cells ---------------------------------------------------------------------------------------------------------------
+# ---- 12. MessagePack cells -------------------------------------------------------------------------------------------
 
 BIG_INTEGER = re.compile(rb"-?[1-9][0-9]*")
 
@@ -773,12 +799,16 @@ def msgpack_ext(ext, body):
     if ext == 2:
         form, code, bits, rank = body[:4] if len(body) >= 4 else (0, 0, 0, 9)
         elements = 4 + 8 * rank
-        if form not in FORM_NAMES or rank > 8 or (code, bits, 1) not in DTYPES or len(body) < elements or form == F_SCALAR and rank:
+        if form not in FORM_NAMES or rank > 8 or form == F_SCALAR and rank or (code, bits, 1) not in DTYPES:
             raise Stop(0, "not a tensor, array or scalar")
-        shape = struct.unpack_from(f"<{rank}Q", body, 4)
-        if math.prod(n for n in shape if n) * bits // 8 >= 2**63 or math.prod(shape) * bits // 8 != len(body) - elements or code == BOOL and body[elements:].strip(b"\0\1"):
-            raise Stop(0, "elements that do not fit their shape, or a bool that is neither 0 nor 1")
-        return "tagged", tensor_text(form, (code, bits, 1), shape, body[elements:])
+        if len(body) < elements:
+            raise Stop(0, "dimensions that are not all there")
+        shape, body = struct.unpack_from(f"<{rank}Q", body, 4), body[elements:]
+        if math.prod(n for n in shape if n) * bits // 8 >= 2**63 or math.prod(shape) * bits // 8 != len(body):
+            raise Stop(0, "elements that do not fit their shape")
+        if code == BOOL and body.strip(b"\0\1"):
+            raise Stop(0, "a bool that is neither 0 nor 1")
+        return "tagged", tensor_text(form, (code, bits, 1), shape, body)
     if ext == 3:
         kind, count, pos = msgpack_token(body, 0)
         order, attributes = list(ATTRIBUTES), []
@@ -791,7 +821,7 @@ def msgpack_ext(ext, body):
             if kind != ("str" if name in ("mime", "mode") else "float" if name == "rate" else "int") or \
                     kind == "int" and not (len(value) < 25 and 0 <= int(value) < 2**63):
                 raise Stop(0, "an attribute of the wrong type")
-            attributes.append((name, quote(value) if kind == "str" else float_text(value) if kind == "float" else value))
+            attributes.append((name, {"str": quote, "float": float_text, "int": str}[kind](value)))
         return "tagged", media_text(attributes, body[pos:])
     if ext == 4:
         kind, serializer, pos = msgpack_token(body, 0)
@@ -803,7 +833,8 @@ def msgpack_ext(ext, body):
 
 def msgpack_cell(data, depth):
     """The tagged JSON of one MessagePack object."""
-    open_, pos = [(1, None, [])], 0  # what encloses pos: objects it has in all, keys so far (None in a list), items; first, the cell itself
+    # what encloses pos: objects it has in all, keys so far (None in a list), items; first, the cell itself
+    open_, pos = [(1, None, [])], 0
     if data == b"\xc0":
         raise Stop(0, "nil as a whole cell")
     while True:
@@ -829,25 +860,27 @@ def msgpack_cell(data, depth):
             return open_[0][2][0]
 
 
-# ---- 13, 14. Rules and errors --------------------------------------------------------------------------------------------------------------
+# ---- 13, 14. Rules and errors ----------------------------------------------------------------------------------------
 
-_ERRORS = """H1 TRUNCATED H2 BAD_MAGIC H3 UNSUPPORTED_VERSION H4 UNSUPPORTED_FEATURE H5 UNSUPPORTED_KIND H6 BAD_HEADER H7 BAD_HEADER H8 TRUNCATED
-H9 TRAILING_BYTES H10 LIMIT H11 HEAD_CHECKSUM H12 BAD_HEADER H13 NOT_ZERO H14 BAD_HEADER H15 NOT_ZERO
-N1 BAD_NODE N2 BAD_NODE N3 DEPTH N4 BAD_NODE N5 BAD_NODE N6 NOT_ZERO N7 BAD_SHAPE N8 BAD_NODE N9 BAD_NODE N10 BAD_LAYOUT N11 BAD_NAME N12 BAD_UTF8
-N13 BAD_SHAPE N14 BAD_NODE N15 BAD_NODE
-B1 BAD_BUFFER B2 BAD_BUFFER B3 BAD_BUFFER B4 BAD_BUFFER B5 NOT_ZERO B6 BAD_BUFFER B7 BAD_BUFFER B8 BAD_BUFFER B9 BAD_BUFFER B10 BAD_BUFFER
-B11 BAD_LAYOUT B12 BAD_LAYOUT B13 BAD_BUFFER B14 BAD_BUFFER
+_ERRORS = """
+H1 TRUNCATED H2 BAD_MAGIC H3 UNSUPPORTED_VERSION H4 UNSUPPORTED_FEATURE H5 UNSUPPORTED_KIND H6 BAD_HEADER H7 BAD_HEADER
+H8 TRUNCATED H9 TRAILING_BYTES H10 LIMIT H11 HEAD_CHECKSUM H12 BAD_HEADER H13 NOT_ZERO H14 BAD_HEADER H15 NOT_ZERO
+N1 BAD_NODE N2 BAD_NODE N3 DEPTH N4 BAD_NODE N5 BAD_NODE N6 NOT_ZERO N7 BAD_SHAPE N8 BAD_NODE N9 BAD_NODE N10 BAD_LAYOUT
+N11 BAD_NAME N12 BAD_UTF8 N13 BAD_SHAPE N14 BAD_NODE N15 BAD_NODE
+B1 BAD_BUFFER B2 BAD_BUFFER B3 BAD_BUFFER B4 BAD_BUFFER B5 NOT_ZERO B6 BAD_BUFFER B7 BAD_BUFFER B8 BAD_BUFFER
+B9 BAD_BUFFER B10 BAD_BUFFER B11 BAD_LAYOUT B12 BAD_LAYOUT B13 BAD_BUFFER B14 BAD_BUFFER
 M1 BAD_METADATA M2 BAD_METADATA M3 BAD_LAYOUT M4 BAD_UTF8 M5 NOT_ZERO S1 BAD_NAME S2 BAD_NAME S3 DUPLICATE_NAME
-I1 INDEX_CHECKSUM I2 NOT_ZERO I3 BAD_MASK I4 BAD_MASK I5 BAD_MASK I6 BAD_MASK I7 BAD_OFFSETS I8 BAD_OFFSETS I9 BAD_OFFSETS I10 BAD_SHAPE
-I11 BAD_SHAPE I12 BAD_TYPES I13 BAD_REFERENCE I14 BAD_REFERENCE I15 BAD_BLOCK I16 BAD_BLOCK I17 BAD_BLOCK
+I1 INDEX_CHECKSUM I2 NOT_ZERO I3 BAD_MASK I4 BAD_MASK I5 BAD_MASK I6 BAD_MASK I7 BAD_OFFSETS I8 BAD_OFFSETS
+I9 BAD_OFFSETS I10 BAD_SHAPE I11 BAD_SHAPE I12 BAD_TYPES I13 BAD_REFERENCE I14 BAD_REFERENCE
+I15 BAD_BLOCK I16 BAD_BLOCK I17 BAD_BLOCK
 D1 DATA_CHECKSUM D2 NOT_ZERO D3 BAD_BOOL D4 NOT_ZERO D5 BAD_TYPES D6 BAD_UTF8 D7 BAD_JSON D8 BAD_MSGPACK D9 LIMIT
 D10 BAD_BLOCK""".split()
 ERROR_OF_RULE = dict(zip(_ERRORS[::2], _ERRORS[1::2]))
 
-# ---- 15. Limits ----------------------------------------------------------------------------------------------------------------------------
+# ---- 15. Limits ------------------------------------------------------------------------------------------------------
 
-LIMITS = {"head_bytes": 2**30, "nodes": 2**20, "buffers": 2**22, "metadata": 2**16, "rows": 2**48, "depth": 64, "decoded_bytes": 2**40,
-          "cell_depth": 512, "cell_bytes": 2**30,
+LIMITS = {"head_bytes": 2**30, "nodes": 2**20, "buffers": 2**22, "metadata": 2**16, "rows": 2**48, "depth": 64,
+          "decoded_bytes": 2**40, "cell_depth": 512, "cell_bytes": 2**30,
           "shown": 2**26}  # of to_json alone: cells and bytes that are printed
 
 
@@ -861,7 +894,8 @@ class Packed:
         self.check_names()
 
     def fail(self, rule, at, message, node=None, row=None):
-        raise PackbufError(rule, at, "" if node is None else node.path, message if row is None else f"row {row}: {message}", row)
+        path, place = "" if node is None else node.path, "" if row is None else f"row {row}: "
+        raise PackbufError(rule, at, path, place + message, row)
 
     def verify(self, level="full"):
         """head: what Packed() has checked; index: rules I too; full: rules D too."""
@@ -876,10 +910,12 @@ class Packed:
         data, fail = self.bytes, self.fail
         if len(data) < 128:
             fail("H1", len(data), "not even the file header and directory are there")
-        (magic, major, self.version_minor, self.kind, exponent, self.profile, required, optional, self.total_length, self.head_length,
-         self.index_length, self.rows, self.index_checksum, self.head_checksum) = FILE_HEADER.unpack_from(data, 0)
-        (self.node_count, self.buffer_count, self.metadata_count, self.name_count, node_stride, buffer_stride, metadata_stride, name_stride,
-         self.strings_length, self.field_count, self.value_count, self.row_order_token, self.checksum_room, zero) = DIRECTORY.unpack_from(data, 64)
+        (magic, major, self.version_minor, self.kind, exponent, self.profile, required, optional, self.total_length,
+         self.head_length, self.index_length, self.rows, self.index_checksum,
+         self.head_checksum) = FILE_HEADER.unpack_from(data, 0)
+        (self.node_count, self.buffer_count, self.metadata_count, self.name_count, *strides, self.strings_length,
+         self.field_count, self.value_count, self.row_order_token, self.checksum_room,
+         zero) = DIRECTORY.unpack_from(data, 64)
         if magic != MAGIC:
             fail("H2", 0, "not a packed buffer")
         if major != 1:
@@ -901,19 +937,27 @@ class Packed:
             fail("H8", len(data), f"{self.total_length} bytes belong here")
         if self.file and len(data) > self.total_length:
             fail("H9", self.total_length, "bytes after the end")
-        for value, limit, at in ((self.head_length, "head_bytes", 32), (self.node_count, "nodes", 64), (self.buffer_count, "buffers", 68),
-                                 (self.metadata_count, "metadata", 72), (self.rows, "rows", 48)):
+        for value, limit, at in ((self.head_length, "head_bytes", 32), (self.node_count, "nodes", 64),
+                                 (self.buffer_count, "buffers", 68), (self.metadata_count, "metadata", 72),
+                                 (self.rows, "rows", 48)):
             if value > self.limits[limit]:
                 fail("H10", at, f"more than the limit of {limit}")
         if self.strings_length >= 2**32:
             fail("H10", 88, "strings_length")
         if crc32c(data[:60] + bytes(4) + data[64:self.head_length]) != self.head_checksum:
             fail("H11", 60, "head_checksum")
-        for stride, least, multiple, at in ((node_stride, 64, 8, 80), (buffer_stride, 64, 8, 82), (metadata_stride, 32, 8, 84), (name_stride, 4, 4, 86)):
+        for stride, (least, multiple, at) in zip(strides, ((64, 8, 80), (64, 8, 82), (32, 8, 84), (4, 4, 86))):
             if stride < least or stride % multiple:
                 fail("H12", at, f"stride {stride}")
         if any(zero):
             fail("H13", 124, "not zero")
+        self.strides, self.data_at = strides, self.head_length + self.index_length
+        self.has_checksums = bool(optional & DATA_CHECKSUMS)
+        self.place_tables()
+
+    def place_tables(self):
+        """H14, H15: the tables and strings fill the head."""
+        node_stride, buffer_stride, metadata_stride, name_stride = self.strides
         self.nodes_at = 128
         self.buffers_at = self.nodes_at + self.node_count * node_stride
         self.metadata_at = self.buffers_at + self.buffer_count * buffer_stride
@@ -921,12 +965,9 @@ class Packed:
         self.strings_at = self.names_at + self.name_count * name_stride
         end = self.strings_at + self.strings_length
         if self.head_length != self.align(end):
-            fail("H14", 32, f"the tables and strings need {self.align(end)}")
+            self.fail("H14", 32, f"the tables and strings need {self.align(end)}")
         self.check_zero("H15", end, self.head_length)
-        self.strides = node_stride, buffer_stride, metadata_stride, name_stride
-        self.strings = data[self.strings_at:end]
-        self.data_at = self.head_length + self.index_length
-        self.has_checksums = bool(optional & DATA_CHECKSUMS)
+        self.strings = self.bytes[self.strings_at:end]
 
     def align(self, at):
         return at + -at % self.alignment
@@ -991,13 +1032,16 @@ class Packed:
             fail("N2", 4, "descendants beyond the parent's")
         if len(path) + 1 > self.limits["depth"]:
             fail("N3", 0, "nested too deeply")
-        known = C_NULL <= node.codec <= C_OPAQUE
-        if up and up.kind == LEAF and C_NULL <= up.codec <= C_OPAQUE and (up.codec not in (C_MEDIA, C_MEDIA_LIST) or node.kind != LEAF):
-            fail("N4", 22, "not a child that the leaf may have")
-        if node.kind != LEAF and (node.codec, node.dtype, node.form, node.rank, node.logical_type) != (0, (0, 0, 0), 0, 0, 0):
+        known, none = C_NULL <= node.codec <= C_OPAQUE, (0, 0, 0)
+        if up and up.kind == LEAF and C_NULL <= up.codec <= C_OPAQUE:
+            if up.codec not in (C_MEDIA, C_MEDIA_LIST) or node.kind != LEAF:
+                fail("N4", 22, "not a child that the leaf may have")
+        if node.kind != LEAF and (node.codec, *node.dtype, node.form, node.rank, node.logical_type) != (0,) * 7:
             fail("N5", 24, "codec, dtype, form, rank or logical type of a dict or list")
-        if node.kind == LEAF and (node.codec == 0 or node.codec == C_NULL and node.dtype != (0, 0, 0) or C_BYTES <= node.codec <= C_OPAQUE and node.dtype != U8):
-            fail("N5", 24, "a leaf without codec, or of a dtype that its codec does not have")
+        if node.kind == LEAF and node.codec == 0:
+            fail("N5", 24, "a leaf without codec")
+        if node.codec == C_NULL and node.dtype != none or C_BYTES <= node.codec <= C_OPAQUE and node.dtype != U8:
+            fail("N5", 24, "a dtype that the codec does not have")
         if node.zero:
             fail("N6", 44, "not zero")
         if any(node.zero2):
@@ -1010,7 +1054,8 @@ class Packed:
         if not items and node.rows != (up.rows if up else 1 if node.scope else self.rows):
             fail("N9", 48, f"{node.rows} rows")
         name = self.take_string("N10", node.at, 8, node.name_offset, node.name_length, node)
-        shape = self.take_string("N10", node.at, 32, node.shape_offset, 8 * node.rank if node.codec == C_NDARRAY else 0, node)
+        dimensions = node.rank if node.codec == C_NDARRAY else 0
+        shape = self.take_string("N10", node.at, 32, node.shape_offset, 8 * dimensions, node)
         parameter = self.take_string("N10", node.at, 36, node.parameter_offset, node.parameter_length, node)
         if up and up.kind == LIST and node.name_length:
             fail("N11", 12, "a child of a list has no name")
@@ -1031,7 +1076,8 @@ class Packed:
 
     def check_buffers(self):
         records = [Buffer(self, index, self.buffers_at + index * self.strides[1]) for index in range(self.buffer_count)]
-        plain_data = sum(self.align(b.length) for b in records if (b.storage, b.role, b.packing) == (STORED, DATA, PLAIN))
+        plain_data = sum(self.align(b.length) for b in records
+                         if (b.storage, b.role, b.packing) == (STORED, DATA, PLAIN))
         self.buffers, self.used = [], {"index": [], "data": [], "packed data": []}
         self.cursors = {"index": self.head_length, "data": self.data_at, "packed data": self.data_at + plain_data}
         if self.has_checksums:
@@ -1072,19 +1118,7 @@ class Packed:
         length = byte_length(b.count, b.dtype)
         if length >= 2**63:
             fail("B4", 16, "too many elements")
-        used_value = {STORED: 0, ALIAS: 0, INLINE: min(length, 16), CONSTANT: min(byte_length(1, b.dtype), 16), SEQUENCE: 16}[b.storage]
-        if b.packing and b.storage in (STORED, ALIAS):
-            used_value = 16
-        for wrong, field in ((b.storage != ALIAS and b.alias_of, 12), (b.storage not in (STORED, ALIAS) and b.offset, 24),
-                             (b.storage not in (STORED, ALIAS) and b.length, 32), (any(b.value[used_value:]), 40),
-                             (not (b.packing and b.storage in (STORED, ALIAS)) and b.headers_offset, 56)):
-            if wrong:
-                fail("B5", field, "not zero")
-        if b.packing == BLOCKS and b.storage in (STORED, ALIAS):
-            read_in_place = b.role == DATA and C_BYTES <= node.codec <= C_OPAQUE
-            for wrong, field in ((read_in_place, 7), (not packable(b.dtype), 8), (b.count == 0, 16), (b.length % 64, 32), (any(b.value), 40)):
-                if wrong:
-                    fail("B14", field, "not of a buffer that is packed in blocks")
+        self.check_unused(node, b, length)
         if b.storage == INLINE and length > 16:
             fail("B6", 16, "too long to be inline")
         if b.packing and b.storage not in (STORED, ALIAS):
@@ -1100,16 +1134,35 @@ class Packed:
                 fail("B8", 40, "a sequence that overflows")
         if b.storage == ALIAS:
             of = self.buffers[b.alias_of] if b.alias_of < b.index else None
-            if of is None or of.storage != STORED or \
-                    any(getattr(b, key) != getattr(of, key) for key in ("section", "dtype", "packing", "count", "offset", "length", "value", "headers_offset")):
+            same = ("section", "dtype", "packing", "count", "offset", "length", "value", "headers_offset")
+            if of is None or of.storage != STORED or any(getattr(b, key) != getattr(of, key) for key in same):
                 fail("B9", 12, "not an earlier stored record, or not the same")
         if b.storage == STORED:
             if b.packing == 0 and b.length != length:
                 fail("B10", 32, f"{length} bytes belong here")
             if b.packing:  # ahead of what follows in the index
-                self.take_range("index", b, "headers_offset", 56, b.headers_offset, 16 * -(-length // BLOCK_BYTES), node)
+                headers = 16 * -(-length // BLOCK_BYTES)
+                self.take_range("index", b, "headers_offset", 56, b.headers_offset, headers, node)
             walk = "index" if b.role != DATA else "packed data" if b.packing else "data"
             self.take_range(walk, b, "offset", 24, b.offset, b.length, node)
+
+    def check_unused(self, node, b, length):
+        """B5 and B14: what the storage and the packing leave unused is zero."""
+        has_place = b.storage in (STORED, ALIAS)
+        packed = b.packing and has_place
+        constant = min(byte_length(1, b.dtype), 16)
+        used_value = {STORED: 0, ALIAS: 0, INLINE: min(length, 16), CONSTANT: constant, SEQUENCE: 16}[b.storage]
+        for wrong, field in ((b.storage != ALIAS and b.alias_of, 12), (not has_place and b.offset, 24),
+                             (not has_place and b.length, 32), (not packed and any(b.value[used_value:]), 40),
+                             (not packed and b.headers_offset, 56)):
+            if wrong:
+                self.fail("B5", b.at + field, "not zero", node)
+        if packed and b.packing == BLOCKS:
+            read_in_place = b.role == DATA and C_BYTES <= node.codec <= C_OPAQUE
+            for wrong, field in ((read_in_place, 7), (not packable(b.dtype), 8), (b.count == 0, 16),
+                                 (b.length % 64, 32), (any(b.value), 40)):
+                if wrong:
+                    self.fail("B14", b.at + field, "not of a buffer that is packed in blocks", node)
 
     def take_range(self, walk, b, what, field, offset, length, node):
         if offset != self.cursors[walk] or offset + length > (self.data_at if walk == "index" else self.total_length):
@@ -1132,7 +1185,7 @@ class Packed:
         opaque = node.unreadable in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE")
         rows, index = node.rows, node.buffer(ROW_INDEX)
         expect = {(VALIDITY, 0): rows, (MISSING, 0): rows}  # the buffers a node may have, with their counts (None: any)
-        must, by = set(), None  # by: the record whose count says how many stored rows there are, when there is a row_index
+        must, by = set(), None  # by: with a row_index, the record whose count says how many stored rows there are
         if node.kind == LEAF and node.codec == C_NULL and not opaque:
             del expect[VALIDITY, 0]
         if node.kind == LIST:
@@ -1141,9 +1194,10 @@ class Packed:
         elif node.kind == LEAF and not opaque and node.codec != C_NULL:
             stored = stored_rows(node)
             by = index and node.buffer({C_NDARRAY: DATA, C_MEDIA_LIST: ITEM_OFFSETS}.get(node.codec, OFFSETS))
-            expect |= {(ROW_INDEX, 0): rows, (DATA, 0): stored * math.prod(node.shape) if node.codec == C_NDARRAY else None}
+            expect |= {(ROW_INDEX, 0): rows, (DATA, 0): None}
             must = {(DATA, 0)}
             if node.codec == C_NDARRAY:
+                expect[DATA, 0] = stored * math.prod(node.shape)
                 if node.rank == 0:
                     expect[TYPES, 0] = stored
             else:
@@ -1183,12 +1237,14 @@ class Packed:
         self.metadata, before = [], None
         for index in range(self.metadata_count):
             at = self.metadata_at + index * self.strides[2]
-            node, key_offset, key_length, value_offset, value_length, zero = struct.unpack_from("<IIIII12s", self.bytes, at)
+            record = struct.unpack_from("<IIIII12s", self.bytes, at)
+            node, key_offset, key_length, value_offset, value_length, zero = record
             if node >= self.node_count and node != U32_NONE:
                 self.fail("M1", at, f"there is no node {node}")
             this = node, self.strings[key_offset:key_offset + key_length]
-            if before is not None and this <= before and (node < before[0] or key_offset + key_length <= self.strings_length):
-                self.fail("M2", at + 4, "records do not ascend")
+            if before is not None and this <= before:
+                if node < before[0] or key_offset + key_length <= self.strings_length:
+                    self.fail("M2", at + 4, "records do not ascend")
             before = this
             key = self.take_string("M3", at, 4, key_offset, key_length)
             value = self.take_string("M3", at, 12, value_offset, value_length)
@@ -1268,19 +1324,20 @@ class Packed:
                 self.fail(rule, block.begin, wrong, self.nodes[b.node_index])
 
     def check_walked(self, node, section):
-        """D9: what the aliases and the packed buffers of one section add to the bytes that are walked, whatever is stored of them."""
+        """D9: what the aliases and the packed buffers of one section add to the bytes that are walked, whatever is
+        stored of them."""
         for b in node.buffers:
-            if (b.storage == ALIAS or b.packing == BLOCKS) and not b.unreadable and DATA <= b.role <= PREFIX_LENGTH and b.section == section:
+            if (b.storage == ALIAS or b.packing == BLOCKS) and b.counted and b.section == section:
                 self.walked += byte_length(b.count, b.dtype)
                 if self.walked > self.limits["decoded_bytes"]:
-                    self.fail("D9", b.at + 16, "aliases and packed buffers of more than the limit of decoded_bytes", node)
+                    self.fail("D9", b.at + 16, "aliases and packed buffers beyond the limit of decoded_bytes", node)
 
     def check_masks(self, node):
         validity, missing = node.buffer(VALIDITY), node.buffer(MISSING)
         for mask in (validity, missing):
             if mask and not mask.unreadable and not mask.computed and mask.count % 8:
                 last = mask.count // 8
-                if (mask.value[last:] if mask.storage == INLINE else mask.elements(last, last + 1))[0] >> mask.count % 8:
+                if mask.byte(last) >> mask.count % 8:
                     self.fail("I3", mask.where(last), "bits after the last row", node)
         null_codec = node.kind == LEAF and node.codec == C_NULL
         if missing and not validity and not null_codec:
@@ -1296,14 +1353,17 @@ class Packed:
             self.check_walked(up, "index")  # its masks and lengths are walked again for each child
         for row in range(rows_to_check(node.rows, (missing, validity, up.buffer(VALIDITY)))):
             if not present(up, row) and (present(node, row) or missing and missing[row]):
-                self.fail("I5", validity.at if validity else node.at, f"row {row} is absent in the parent and not null here", node)
+                at = validity.at if validity else node.at
+                self.fail("I5", at, f"row {row} is absent in the parent and not null here", node)
         lengths = up.buffer(LENGTHS)
         if up.kind != LIST or not self.readable(lengths):
             return
-        for row in range(rows_to_check(node.rows, (missing, validity, up.buffer(VALIDITY), lengths), len(up.children) + 16)):
+        buffers = missing, validity, up.buffer(VALIDITY), lengths
+        for row in range(rows_to_check(node.rows, buffers, len(up.children) + 16)):
             shorter = present(up, row) and lengths[row] <= node.position
             if shorter != bool(missing and missing[row]):
-                self.fail("I6", missing.at if missing else node.at, f"row {row} is missing and should not be, or the other way round", node)
+                at = missing.at if missing else node.at
+                self.fail("I6", at, f"row {row} is missing and should not be, or the other way round", node)
 
     @staticmethod
     def readable(*buffers):
@@ -1317,7 +1377,8 @@ class Packed:
                 self.fail("I8", lengths.where_element(row), "the length of an absent list", node)
         for row in rows:
             if lengths[row] > len(node.children):
-                self.fail("I9", lengths.where_element(row), f"length {lengths[row]} of {len(node.children)} children", node)
+                at = lengths.where_element(row)
+                self.fail("I9", at, f"length {lengths[row]} of {len(node.children)} children", node)
 
     def check_offsets(self, node, offsets, end):
         def fail(i):
@@ -1341,9 +1402,8 @@ class Packed:
 
     def check_leaf(self, node):
         data, offsets, item_offsets = node.buffer(DATA), node.buffer(OFFSETS), node.buffer(ITEM_OFFSETS)
-        types, ndims, stored = node.buffer(TYPES), node.buffer(NDIMS), stored_rows(node)
-        validity = None if node.buffer(ROW_INDEX) else node.buffer(VALIDITY)  # of the stored rows; with a row_index all are present
-        shape = [node.buffer(SHAPE, dim) for dim in range(node.rank)] if node.codec in RAGGED and node.rank >= 2 else []
+        types, stored = node.buffer(TYPES), stored_rows(node)
+        validity = None if node.buffer(ROW_INDEX) else node.buffer(VALIDITY)  # with a row_index all stored are present
         if offsets and self.readable(offsets):
             self.check_offsets(node, offsets, data.count)
         if item_offsets and self.readable(item_offsets):
@@ -1353,19 +1413,8 @@ class Packed:
             for row in range(rows_to_check(stored, (extents, validity))):
                 if not stored_present(node, row) and extents[row] != extents[row + 1]:
                     self.fail("I8", extents.where_element(row + 1), "the extent of an absent cell", node, row)
-        if node.codec in RAGGED and self.readable(validity, ndims, *shape):
-            for row in range(rows_to_check(stored, (validity, ndims, *shape))):
-                here = stored_present(node, row)
-                if ndims and ndims[row] > (node.rank if here else 0):
-                    self.fail("I10", ndims.where_element(row), f"{ndims[row]} dimensions", node, row)
-                dims = (ndims[row] if ndims else node.rank) if here else 0
-                for dim in shape[dims:]:
-                    if dim[row]:
-                        self.fail("I10", dim.where_element(row), "a dimension that the cell does not have", node, row)
-            if self.readable(offsets):
-                for row in range(rows_to_check(stored, (validity, ndims, offsets, *shape))):
-                    if stored_present(node, row) and not self.extent_fits(node, row, offsets, ndims, shape):
-                        self.fail("I11", offsets.where_element(row + 1), "an extent that is not the product of the dimensions", node, row)
+        if node.codec in RAGGED:
+            self.check_dimensions(node, stored, offsets, validity)
         if types and self.readable(types, validity):
             per_row = node.codec != C_MEDIA_LIST
             for i in range(rows_to_check(types.count, (types, validity) if per_row else (types,))):
@@ -1374,15 +1423,37 @@ class Packed:
         self.check_row_index(node, stored)
         self.check_prefixes(node, stored, offsets, validity)
 
+    def check_dimensions(self, node, stored, offsets, validity):
+        """I10, I11."""
+        ndims = node.buffer(NDIMS)
+        shape = [node.buffer(SHAPE, dim) for dim in range(node.rank)] if node.rank >= 2 else []
+        if not self.readable(validity, ndims, *shape):
+            return
+        for row in range(rows_to_check(stored, (validity, ndims, *shape))):
+            here = stored_present(node, row)
+            if ndims and ndims[row] > (node.rank if here else 0):
+                self.fail("I10", ndims.where_element(row), f"{ndims[row]} dimensions", node, row)
+            dims = (ndims[row] if ndims else node.rank) if here else 0
+            for dim in shape[dims:]:
+                if dim[row]:
+                    self.fail("I10", dim.where_element(row), "a dimension that the cell does not have", node, row)
+        if not self.readable(offsets):
+            return
+        for row in range(rows_to_check(stored, (validity, ndims, offsets, *shape))):
+            if stored_present(node, row) and not self.extent_fits(node, row, offsets, ndims, shape):
+                at = offsets.where_element(row + 1)
+                self.fail("I11", at, "an extent that is not the product of the dimensions", node, row)
+
     def check_row_index(self, node, stored):
         """I13."""
         index, validity = node.buffer(ROW_INDEX), node.buffer(VALIDITY)
         if not index or not node.rows or not self.readable(index, validity):
             return
         rows = range(rows_to_check(node.rows, (index, validity)))
-        if len(rows) < node.rows:  # index and validity are computed: the first two rows decide, or where a sequence reaches `stored`
-            start, step = index.affine
-            rows = [0, 1] + ([-(-(stored - start) // step)] if step > 0 and start < stored <= start + (node.rows - 1) * step else [])
+        if len(rows) < node.rows:  # both are computed: the first two rows decide, or where a sequence reaches `stored`
+            (start, step), rows = index.affine, [0, 1]
+            if step > 0 and start < stored <= start + (node.rows - 1) * step:
+                rows.append(-(-(stored - start) // step))
         for row in rows:
             if index[row] >= stored if present(node, row) else index[row]:
                 self.fail("I13", index.where_element(row), f"row_index {index[row]} of {stored} stored rows", node, row)
@@ -1394,9 +1465,9 @@ class Packed:
             return
         rows = range(rows_to_check(stored, (prefix_row, prefix_length, offsets, validity)))
         if len(rows) < stored:
-            # All are computed, so every extent is the same. Nearly always the first rows decide: a constant prefix_length other than 0
-            # leaves no leader. A sequence has at most one 0, so one leader at most, to which all others refer: what is wrong
-            # then lies at the leader itself or where the sequence passes the leader's extent.
+            # All are computed, so every extent is the same. Nearly always the first rows decide: a constant
+            # prefix_length other than 0 leaves no leader. A sequence has at most one 0, so one leader at most, to which
+            # all others refer: what is wrong then lies at the leader itself or where the sequence passes its extent.
             (start, step), extent = prefix_length.affine, offsets[1] - offsets[0]
             turns = [-start // step, (extent - start) // step + 1] if step else []
             rows = sorted({0, 1, 2, 3} | {row for row in turns if 0 <= row < stored})
@@ -1438,10 +1509,11 @@ class Packed:
                 self.check_payloads("D10", b)
         for node in self.nodes:
             for b in node.buffers:  # D9 of the buffers comes first: what follows may then unpack
-                if DATA <= b.role <= PREFIX_LENGTH and not b.unreadable and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
+                if b.counted and byte_length(b.count, b.dtype) > self.limits["decoded_bytes"]:
                     self.fail("D9", b.at + 16, "more than the limit of decoded_bytes", node)
             self.check_walked(node, "data")
-            if node.kind == LEAF and node.unreadable not in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE") and node.codec != C_NULL:
+            known = node.unreadable not in ("UNSUPPORTED_CODEC", "UNSUPPORTED_ROLE")
+            if node.kind == LEAF and known and node.codec != C_NULL:
                 self.check_leaf_data(node)
 
     def check_leaf_data(self, node):
@@ -1465,7 +1537,8 @@ class Packed:
                 first, count = (offsets[row], offsets[row + 1] - offsets[row]) if offsets else (row, 1)
                 for i in range(first, first + (min(count, 3) if data.computed else count) if number else first):
                     if not exact(data.raw(i, 1), node.dtype, number):
-                        self.fail("D5", data.where_element(i), f"not an exact {'bool' if number == TYPE_BOOL else 'int'}", node, row)
+                        what = "bool" if number == TYPE_BOOL else "int"
+                        self.fail("D5", data.where_element(i), f"not an exact {what}", node, row)
         if node.codec in (C_UTF8, C_JSON, C_MSGPACK) and self.readable(offsets, validity):
             for row in range(rows_to_check(stored, (data, offsets, validity))):
                 if stored_present(node, row):
@@ -1475,7 +1548,9 @@ class Packed:
         rest = (raw := data.raw(first, min(count, 2) if data.computed else count)).lstrip(b"\0")
         if rest:
             size, skipped = data.dtype[1] // 8, len(raw) - len(rest)
-            at = data.at + 40 + skipped % size if data.storage == CONSTANT else data.where(0 if data.computed else first * size + skipped)
+            at = data.where(0 if data.computed else first * size + skipped)
+            if data.storage == CONSTANT:
+                at += skipped % size
             self.fail("D4", at, "an absent cell that is not zero", node)
 
     def check_cell(self, node, data, first, length):
@@ -1521,12 +1596,14 @@ class Packed:
         if shown < 0:
             self.fail("D9", 48, "more than this reader prints")
         self.shown = shown
-        fields = ",".join(quote(node.name.decode()) + ":[" + ",".join(self.cell(node, row) for row in range(self.rows)) + "]" for node in self.fields)
+        fields = ",".join(quote(node.name.decode()) + ":" + list_text(self.cell(node, row) for row in range(self.rows))
+                          for node in self.fields)
         values = ",".join(quote(node.name.decode()) + ":" + self.cell(node, 0) for node in self.values)
         metadata = {}
         for index, key, value in sorted(self.metadata, key=lambda m: m[0] if m[0] != U32_NONE else -1):
             metadata.setdefault(index, []).append(f"{quote(key)}:{quote(value)}")
-        metadata = ",".join(quote(self.metadata_path(index)) + ":{" + ",".join(pairs) + "}" for index, pairs in metadata.items())
+        metadata = ",".join(quote(self.metadata_path(index)) + ":{" + ",".join(pairs) + "}"
+                            for index, pairs in metadata.items())
         return f'{{"rows":{self.rows},"fields":{{{fields}}},"values":{{{values}}},"metadata":{{{metadata}}}}}'
 
     def metadata_path(self, index):
@@ -1561,8 +1638,8 @@ class Packed:
             shape = [node.buffer(SHAPE, dim)[stored] for dim in range(ndims)] if node.rank >= 2 else [count] * ndims
             return self.numbers(node, stored, shape, raw)
         if node.codec == C_MEDIA_LIST:
-            item_offsets = node.buffer(ITEM_OFFSETS)
-            return list_text([self.item(node, data, offsets, i) for i in range(item_offsets[stored], item_offsets[stored + 1])])
+            items = node.buffer(ITEM_OFFSETS)
+            return list_text([self.item(node, data, offsets, i) for i in range(items[stored], items[stored + 1])])
         raw = data.raw(offsets[stored], offsets[stored + 1] - offsets[stored])
         if node.codec == C_BYTES:
             return bytes_text(raw)
@@ -1634,14 +1711,14 @@ def number_text(raw, dtype, number):
     return str(int(struct.unpack("<d", wide.to_bytes(8, "little"))[0])) if number == TYPE_INT else float_text(wide)
 
 
-# ---- 16. Equality --------------------------------------------------------------------------------------------------------------------------
+# ---- 16. Equality ----------------------------------------------------------------------------------------------------
 
 JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},]|[^][{},"]+')
 
 
 def ordered(text):
     """Tagged JSON with the pairs of each dict in order: values that are equal have one such text."""
-    open_, closed = [[""]], []  # the items so far of each list and object that is open; those of the one that was closed last
+    open_, closed = [[""]], []  # the items so far of each list and object that is open; those of the list closed last
     for token in JSON_TOKEN.findall(text):
         if token in ("[", "{"):
             open_.append([""])
@@ -1660,12 +1737,13 @@ def ordered(text):
     return open_[0][0]
 
 
-# ---- 23. Fragments and manifests -----------------------------------------------------------------------------------------------------------
+# ---- 23. Fragments and manifests -------------------------------------------------------------------------------------
 
-MANIFEST = {"key": None, "length": U64, "head_length": U64, "first_row": U64, "rows": U64, "head_checksum": (UINT, 32, 1), "appends": U8}
+MANIFEST = {"key": None, "length": U64, "head_length": U64, "first_row": U64, "rows": U64,
+            "head_checksum": (UINT, 32, 1), "appends": U8}
 APPENDS_ROWS, APPENDS_FIELDS = 0, 1
 MISSING_TEXT = '{"$missing":true}'
-Part = collections.namedtuple("Part", "fragment node first_row rows")  # of a field: row 0 of the node is row first_row of the whole
+Part = collections.namedtuple("Part", "fragment node first_row rows")  # row 0 of the node is row first_row of the whole
 Place = collections.namedtuple("Place", "fragment first_row rows appends token")  # of a fragment
 
 
@@ -1686,7 +1764,7 @@ def listed_field(packed, name, dtype):
 
 
 def rows_after(listed, rows):
-    """The rows of the whole after a fragment that is listed so, where before it they are `rows`; None where it may not be."""
+    """The rows of the whole after a fragment listed so, where before it they are `rows`; None where it may not be."""
     end = listed["first_row"] + listed["rows"]
     if not 128 <= listed["head_length"] <= listed["length"] or end > 2**48:
         return None
@@ -1730,16 +1808,17 @@ def of_fragment(number):
 
 
 class Joined:
-    """Fragments, in order, read as one batch. listed: what a manifest lists of them; without it all append rows. widen: the parts of a
-    field may differ in type, and rows may lack it. first: of batch values that differ, the first fragment's is read."""
+    """Fragments, in order, read as one batch. listed: what a manifest lists of them; without it all append rows. widen:
+    the parts of a field may differ in type, and rows may lack it. first: of batch values that differ, the first
+    fragment's is read."""
 
     def __init__(self, fragments, listed=None, widen=False, first=False, limits=None):
         if listed is not None and len(listed) != len(fragments):
             refuse("INVALID_ARGUMENT", f"{len(fragments)} fragments, of which {len(listed)} are listed")
         self.widen, self.first, self.rows, self.verified = widen, first, 0, set()
         self.fields, self.nodes = {}, {}  # name -> its parts; name -> [fragment, node] of the batch values
-        places = [self.add(number, bytes_, listed and listed[number], limits) for number, bytes_ in enumerate(fragments)]
-        self.owners = [place for place in places if place.appends == APPENDS_ROWS and place.rows]  # their rows follow each other
+        places = [self.add(i, bytes_, listed and listed[i], limits) for i, bytes_ in enumerate(fragments)]
+        self.owners = [place for place in places if place.appends == APPENDS_ROWS and place.rows]  # in order of rows
         self.check_tokens(places)
         for name, parts in self.fields.items():
             parts[:] = sorted((part for part in parts if part.rows), key=lambda part: part.first_row)
@@ -1749,7 +1828,8 @@ class Joined:
         """One fragment by itself, and against what is listed of it: FRAGMENT_MISMATCH, BAD_MANIFEST."""
         with of_fragment(number):
             packed = Packed(bytes_, file=False, limits=limits)
-            own = {"length": packed.total_length, "head_length": packed.data_at, "rows": packed.rows, "head_checksum": packed.head_checksum}
+            own = {"length": packed.total_length, "head_length": packed.data_at, "rows": packed.rows,
+                   "head_checksum": packed.head_checksum}
             if packed.kind != 1 or listed and any(listed[name] != value for name, value in own.items()):
                 refuse("FRAGMENT_MISMATCH", "not the fragment that is listed")
             listed = listed or {**own, "first_row": self.rows, "appends": APPENDS_ROWS}
@@ -1769,7 +1849,7 @@ class Joined:
 
     def check_tokens(self, places):
         """ROW_ORDER: fields are appended to rows of their own token."""
-        until = [owner.first_row + owner.rows for owner in self.owners]  # where the rows of an owner's token end, from it on
+        until = [owner.first_row + owner.rows for owner in self.owners]  # where from it on the rows of its token end
         for i in range(len(until) - 1, 0, -1):
             if self.owners[i - 1].token == self.owners[i].token:
                 until[i - 1] = until[i]
@@ -1795,7 +1875,8 @@ class Joined:
             first = first or lines
             for (line, node), (other, there) in itertools.zip_longest(lines, first, fillvalue=("", None)):
                 if line != other:
-                    refuse("SCHEMA_MISMATCH", "another type than in the first part", (node or there).path, fragment=part.fragment)
+                    path = (node or there).path
+                    refuse("SCHEMA_MISMATCH", "another type than in the first part", path, fragment=part.fragment)
         gap = rows if gap is None and rows < self.rows else gap
         if gap is not None and not self.widen:
             fragment = self.owners[self.owner_of(gap)].fragment
@@ -1839,9 +1920,10 @@ class Joined:
         return text
 
 
-# ---- 24. Schema text and fingerprint -------------------------------------------------------------------------------------------------------
+# ---- 24. Schema text and fingerprint ---------------------------------------------------------------------------------
 
-CODEC_NAMES = dict(enumerate("null ndarray ragged_tensor typed_ragged bytes_ragged media_bytes media_list_ragged utf8_ragged json_ragged msgpack_ragged opaque_ragged".split(), 1))
+CODEC_NAMES = dict(enumerate("null ndarray ragged_tensor typed_ragged bytes_ragged media_bytes media_list_ragged "
+                             "utf8_ragged json_ragged msgpack_ragged opaque_ragged".split(), 1))
 FORMS = dict(enumerate("natural list array tensor scalar bytes media".split()))
 
 
