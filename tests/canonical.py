@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""TAP: `packbuf pack` writes the canonical form. For each name in spec/vectors/valid/canonical.txt (profile 0) and canonical_packed.txt (the profile that the
-file's header names) the columns of NAME.json (tagged JSON) are
-turned into rows, batch values and metadata as the command takes them, packed (fields that are named behind it as they ask for), and compared with
-NAME.pbuf byte for byte. A vector that says what rows cannot is left out, with a note."""
+"""TAP: `packbuf pack` writes the canonical form. For each name in spec/vectors/valid/canonical.txt (profile 0) and
+canonical_packed.txt (the profile that the file's header names) the columns of NAME.json (tagged JSON) are turned into
+rows, batch values and metadata as the command takes them, packed (fields that are named behind it as they ask for), and
+compared with NAME.pbuf byte for byte. A vector that says what rows cannot is left out, with a note."""
 import base64
 import json
 import pathlib
@@ -20,7 +20,8 @@ from reader import Packed, PackbufError  # noqa: E402
 
 MISSING = {"$missing": True}
 PACKINGS = "none", "balanced", "fastest", "smallest"  # of profiles 0 to 3
-ARRAYS = {"worked_example": {"reward": "f"}, "sharing_ndarray": {"prompts": "q"}}  # fields of dense arrays, which come as .npy: the struct format of their elements
+# fields of dense arrays, which come as .npy: the struct format of their elements
+ARRAYS = {"worked_example": {"reward": "f"}, "sharing_ndarray": {"prompts": "q"}}
 count = failed = 0
 left_out = []
 
@@ -58,18 +59,21 @@ def cannot(batch):
 
 
 def rows(batch):
-    return [{name: cells[row] for name, cells in batch["fields"].items() if cells[row] != MISSING} for row in range(batch["rows"])]
+    return [{name: cells[row] for name, cells in batch["fields"].items() if cells[row] != MISSING}
+            for row in range(batch["rows"])]
 
 
 def npy(path, letter, cells):
     shape = len(cells),
     if isinstance(cells[0], dict):  # arrays
         tensors = [cell["$tensor"] for cell in cells]
-        shape, raw = (len(cells), *tensors[0]["shape"]), b"".join(base64.b64decode(tensor["data"]) for tensor in tensors)
+        shape, raw = (len(cells), *tensors[0]["shape"]), b"".join(base64.b64decode(tensor["data"])
+                                                                  for tensor in tensors)
     else:
         raw = struct.pack(f"<{len(cells)}{letter}", *cells)
     kind = {"f": "f", "q": "i"}[letter]
-    head = f"{{'descr': '<{kind}{struct.calcsize(letter)}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    dtype = f"<{kind}{struct.calcsize(letter)}"
+    head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + raw)
 
 
@@ -84,8 +88,10 @@ def pack(name, batch, folder, options):
     (folder / "values.json").write_text(text(batch["values"]), encoding="utf-8")
     metadata = [f"--metadata={key}={value}" for key, value in batch["metadata"].get("", {}).items()]
     out = folder / "out.pbuf"
-    run = subprocess.run([ROOT / "build" / "packbuf", "pack", *inputs, folder / "rows.jsonl", "--values", folder / "values.json", *metadata, *options, "-o", out], capture_output=True, timeout=60)
-    return (out.read_bytes() if run.returncode == 0 else None), (run.stdout + run.stderr).decode(errors="replace").strip()
+    run = subprocess.run([ROOT / "build" / "packbuf", "pack", *inputs, folder / "rows.jsonl", "--values",
+                          folder / "values.json", *metadata, *options, "-o", out], capture_output=True, timeout=60)
+    return (out.read_bytes() if run.returncode == 0
+            else None), (run.stdout + run.stderr).decode(errors="replace").strip()
 
 
 def differences(ours, theirs):
@@ -99,13 +105,16 @@ def differences(ours, theirs):
         if getattr(a, what) != getattr(b, what):
             yield f"{what}: {getattr(a, what)}, not {getattr(b, what)}"
     for x, y in zip(a.nodes, b.nodes):
-        for what in ("path", "kind", "scope", "codec", "dtype", "form", "rank", "rows", "buffer_count", "descendants", "parameter"):
+        for what in ("path", "kind", "scope", "codec", "dtype", "form", "rank", "rows", "buffer_count", "descendants",
+                     "parameter"):
             if getattr(x, what) != getattr(y, what):
                 yield f"node {y.index} {y.path}: {what} {getattr(x, what)}, not {getattr(y, what)}"
         for p, q in zip(x.buffers, y.buffers):
-            for what in ("role", "dim", "storage", "packing", "dtype", "alias_of", "count", "offset", "length", "value", "headers_offset"):
+            for what in ("role", "dim", "storage", "packing", "dtype", "alias_of", "count", "offset", "length", "value",
+                         "headers_offset"):
                 if getattr(p, what) != getattr(q, what):
-                    yield f"node {y.index} {y.path}, buffer of role {q.role}: {what} {getattr(p, what)}, not {getattr(q, what)}"
+                    of = f"node {y.index} {y.path}, buffer of role {q.role}"
+                    yield f"{of}: {what} {getattr(p, what)}, not {getattr(q, what)}"
     at = next((i for i, (x, y) in enumerate(zip(theirs, ours)) if x != y), min(len(ours), len(theirs)))
     yield f"the first byte that differs is at {at}"
 
@@ -116,7 +125,8 @@ def problems(name, asked, batch):
     with tempfile.TemporaryDirectory() as folder:
         if asked:
             schema = pathlib.Path(folder) / "schema.json"
-            schema.write_text(text({field: {"keep_plain": True} if word == "keep_plain" else {"packing": word} for field, word in asked}))
+            schema.write_text(text({field: {"keep_plain": True} if word == "keep_plain" else {"packing": word}
+                                    for field, word in asked}))
             options += ["--schema", schema]
         found, said = pack(name, batch, pathlib.Path(folder), options)
     if found is None:
@@ -126,7 +136,8 @@ def problems(name, asked, batch):
 
 if not (ROOT / "build" / "packbuf").exists():
     sys.exit("there is no build/packbuf: make all")
-for line in (VALID / "canonical.txt").read_text().splitlines() + (VALID / "canonical_packed.txt").read_text().splitlines():
+for line in (VALID / "canonical.txt").read_text().splitlines() \
+        + (VALID / "canonical_packed.txt").read_text().splitlines():
     name, *asked = line.split()
     batch = json.loads((VALID / f"{name}.json").read_text(encoding="utf-8"))
     why = cannot(batch)

@@ -1,4 +1,5 @@
-"""What the tests of the `packbuf` command share (tool.py, tool_store.py): TAP on stdout, running the command, good and bad ends.
+"""What the tests of the `packbuf` command share (tool.py, tool_store.py): TAP on stdout, running the command, good and
+bad ends.
 
 Needs the standard library alone. PACKBUF_TOOL: the command (build/packbuf).
 """
@@ -51,7 +52,8 @@ def clean(**more):
 
 
 def run(*args, stdin=b'', tool=None, env=None, **more):
-    p = subprocess.run([tool or TOOL, *map(str, args)], input=stdin, stdout=more.pop('stdout', subprocess.PIPE), stderr=subprocess.PIPE, timeout=300, env=env or clean(), **more)
+    p = subprocess.run([tool or TOOL, *map(str, args)], input=stdin, stdout=more.pop('stdout', subprocess.PIPE),
+                       stderr=subprocess.PIPE, timeout=300, env=env or clean(), **more)
     return Result(p.returncode, p.stdout or b'', p.stderr.decode('utf-8', 'replace'))
 
 
@@ -70,7 +72,8 @@ def bad(name, code, words, *args, **more):
 
 
 def main(tests, after=None):
-    """Runs tests, each in a folder of its own, or those that the command line names; `after` follows each. The exit code."""
+    """Runs tests, each in a folder of its own, or those that the command line names; `after` follows each. The exit
+    code."""
     if not os.path.exists(TOOL):
         print(f'Bail out! {TOOL} is not built')
         return 1

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""TAP: `packbuf schema` and `packbuf concat`, against spec/reader.py: the schema text and fingerprint of every valid vector,
-what --expect says, files joined and widened, a manifest's fragments, and every error and exit code; and spec/reader.py,
-spec/reader.mjs (where there is Node) and the command joining whatever was appended, right or wrong. Needs the standard
-library alone. PACKBUF_TOOL: the command (build/packbuf)."""
+"""TAP: `packbuf schema` and `packbuf concat`, against spec/reader.py: the schema text and fingerprint of every valid
+vector, what --expect says, files joined and widened, a manifest's fragments, and every error and exit code; and
+spec/reader.py, spec/reader.mjs (where there is Node) and the command joining whatever was appended, right or wrong.
+Needs the standard library alone. PACKBUF_TOOL: the command (build/packbuf)."""
 import hashlib
 import json
 import os
@@ -74,7 +74,8 @@ def vectors():
     lines = run('schema', VALID / 'worked_example.pbuf').stdout
     text, fingerprint = lines[:-33], lines[-33:-1].decode()
     ok(hashlib.sha256(text).hexdigest()[:32] == fingerprint, 'the fingerprint is 16 bytes of the SHA-256 of the lines')
-    ok(run('schema', VALID / 'worked_example.pbuf', '--fingerprint').stdout.decode() == fingerprint + '\n', '--fingerprint')
+    ok(run('schema', VALID / 'worked_example.pbuf', '--fingerprint').stdout.decode() == fingerprint + '\n',
+       '--fingerprint')
 
 
 def expectations():
@@ -90,10 +91,14 @@ def expectations():
     fingerprint = lines[-33:-1].decode()
     for what in ('a.pbuf', 'a.schema', 'text.schema', fingerprint, fingerprint.upper()):
         p = run('schema', 'same.pbuf', '--expect', what)
-        ok(p.stdout == b'' and p.stderr == b'', f'--expect {what}: rows, order, nulls and missing cells are no drift', p.stderr)
+        ok(p.stdout == b'' and p.stderr == b'',
+           f'--expect {what}: rows, order, nulls and missing cells are no drift', p.stderr)
     for what in ('a.pbuf', 'a.schema', 'text.schema'):
-        bad(f'a column of another dtype ({what})', ['drift.pbuf', 'SCHEMA_MISMATCH', 'field x', 'dtype', '"int64"', '"float64"'], 'schema', 'drift.pbuf', '--expect', what)
-    bad('a nested one', ['field m.k', 'expected {"field":"m.k"', 'found {"field":"m.k"'], 'schema', 'nested.pbuf', '--expect', 'a.pbuf')
+        bad(f'a column of another dtype ({what})',
+            ['drift.pbuf', 'SCHEMA_MISMATCH', 'field x', 'dtype', '"int64"', '"float64"'], 'schema', 'drift.pbuf',
+            '--expect', what)
+    bad('a nested one', ['field m.k', 'expected {"field":"m.k"', 'found {"field":"m.k"'], 'schema', 'nested.pbuf',
+        '--expect', 'a.pbuf')
     bad('one more', ['field z', 'not expected'], 'schema', 'more.pbuf', '--expect', 'a.pbuf')
     bad('one less', ['field y', 'not there'], 'schema', 'less.pbuf', '--expect', 'a.pbuf')
     bad('another fingerprint', ['SCHEMA_MISMATCH', 'fingerprint'], 'schema', 'drift.pbuf', '--expect', fingerprint)
@@ -108,7 +113,8 @@ def expectations():
 
 
 def concatenation():
-    rows = [{'x': i, 'y': 'text' * i, 'm': {'k': list(range(i))}, 'f': i / 2, 'l': [{'a': i}, {'a': None}]} for i in range(1, 8)]
+    rows = [{'x': i, 'y': 'text' * i, 'm': {'k': list(range(i))}, 'f': i / 2, 'l': [{'a': i}, {'a': None}]}
+            for i in range(1, 8)]
     whole = pack('whole.pbuf', rows, '--metadata', 'run=7')
     for at in (0, 1, 3, 7):
         if at in (0, 7):
@@ -121,17 +127,20 @@ def concatenation():
         ok(pathlib.Path('out.pbuf').read_bytes() == whole, f'split at {at} of 7: the bytes of the whole')
     pack('ints.pbuf', [{'x': 1, 'y': 'a'}])
     pack('floats.pbuf', [{'x': 0.5, 'y': 'b'}, {'x': None, 'z': {'q': 1}}])
-    bad('types that differ', ['floats.pbuf', 'SCHEMA_MISMATCH', 'field x', 'fragment 1', 'dtype'], 'concat', 'ints.pbuf', 'floats.pbuf', '-o', 'never.pbuf')
+    bad('types that differ', ['floats.pbuf', 'SCHEMA_MISMATCH', 'field x', 'fragment 1', 'dtype'], 'concat',
+        'ints.pbuf', 'floats.pbuf', '-o', 'never.pbuf')
     ok(not os.path.exists('never.pbuf'), 'nothing was written')
     run('concat', 'ints.pbuf', 'floats.pbuf', '--widen', '-o', 'wide.pbuf')
-    ok(repr(rows_of('wide.pbuf')) == repr([{'x': 1, 'y': 'a'}, {'x': 0.5, 'y': 'b'}, {'x': None, 'z': {'q': 1}}]), '--widen keeps every value, type, null and missing cell', rows_of('wide.pbuf'))
+    ok(repr(rows_of('wide.pbuf')) == repr([{'x': 1, 'y': 'a'}, {'x': 0.5, 'y': 'b'}, {'x': None, 'z': {'q': 1}}]),
+       '--widen keeps every value, type, null and missing cell', rows_of('wide.pbuf'))
     run('verify', 'wide.pbuf')
     pathlib.Path('v1.json').write_text('{"step": 1}')
     pathlib.Path('v2.json').write_text('{"step": 2}')
     pack('s1.pbuf', [{'x': 1}], '--values', 'v1.json', '--metadata', 'host=a')
     pack('s2.pbuf', [{'x': 2}], '--values', 'v2.json', '--metadata', 'host=a')
     pack('s3.pbuf', [{'x': 2}], '--values', 'v1.json', '--metadata', 'host=b')
-    bad('batch values that differ', ['s2.pbuf', 'field step', 'batch values'], 'concat', 's1.pbuf', 's2.pbuf', '-o', 'never.pbuf')
+    bad('batch values that differ', ['s2.pbuf', 'field step', 'batch values'], 'concat', 's1.pbuf', 's2.pbuf', '-o',
+        'never.pbuf')
     bad('metadata that differ', ['s3.pbuf', 'host', 'metadata'], 'concat', 's1.pbuf', 's3.pbuf', '-o', 'never.pbuf')
     run('concat', 's1.pbuf', 's2.pbuf', '--first-value', '-o', 'first.pbuf')
     ok(run('cat', 'first.pbuf', '--value', 'step').stdout == b'1\n', '--first-value')
@@ -140,7 +149,8 @@ def concatenation():
     broken = bytearray(whole)
     broken[-70] ^= 1
     pathlib.Path('broken.pbuf').write_bytes(broken)
-    bad('a broken input is found before it is copied', ['broken.pbuf'], 'concat', 'whole.pbuf', 'broken.pbuf', '-o', 'never.pbuf')
+    bad('a broken input is found before it is copied', ['broken.pbuf'], 'concat', 'whole.pbuf', 'broken.pbuf', '-o',
+        'never.pbuf')
 
 
 def rollouts():
@@ -152,7 +162,8 @@ def rollouts():
         for i in range(parts):
             names.append(f'part{i}.pbuf')
             pack(names[-1], rows[len(rows) * i // parts:len(rows) * (i + 1) // parts])
-        bad(f'{parts} workers: strict says where they differ', ['SCHEMA_MISMATCH', 'field', 'fragment'], 'concat', *names, '-o', 'never.pbuf')
+        bad(f'{parts} workers: strict says where they differ', ['SCHEMA_MISMATCH', 'field', 'fragment'], 'concat',
+            *names, '-o', 'never.pbuf')
         run('concat', *names, '--widen', '-o', 'out.pbuf')
         run('diff', 'whole.pbuf', 'out.pbuf')
         ok(pathlib.Path('out.pbuf').read_bytes() == whole, f'{parts} workers, widened: the bytes of the whole')
@@ -169,20 +180,26 @@ def manifests():
     ok(rows_of('whole.pbuf') == want, 'rows and fields, joined as the manifest says', rows_of('whole.pbuf'))
     ok(json.loads(run('cat', 'whole.pbuf', '--value', 'step').stdout) == 7, 'and batch values')
     shown = run('inspect', 'manifest_fragments.pbuf').stdout.decode()
-    ok('manifest' in shown and all(name[:-5] in shown for name in names) and '2:3' in shown and 'fields' in shown, 'inspect shows the list', shown)
-    ok('19' not in run('inspect', 'manifest.pbuf').stdout.decode().split('fragment-0')[0] and run('inspect', 'manifest_odd.pbuf').stdout.count(b'fragment') == 20, 'and that of constants')
-    bad('another order', ['fragment_rows_1.pbuf', 'FRAGMENT_MISMATCH', 'fragment 0'], 'concat', '--manifest', 'manifest_fragments.pbuf', names[1], names[0], names[2], '-o', 'never.pbuf')
-    bad('too few', ['lists 3 fragments', '2 files'], 'concat', '--manifest', 'manifest_fragments.pbuf', *names[:2], '-o', 'never.pbuf')
+    ok('manifest' in shown and all(name[:-5] in shown for name in names) and '2:3' in shown and 'fields' in shown,
+       'inspect shows the list', shown)
+    ok('19' not in run('inspect', 'manifest.pbuf').stdout.decode().split('fragment-0')[0]
+       and run('inspect', 'manifest_odd.pbuf').stdout.count(b'fragment') == 20, 'and that of constants')
+    bad('another order', ['fragment_rows_1.pbuf', 'FRAGMENT_MISMATCH', 'fragment 0'], 'concat', '--manifest',
+        'manifest_fragments.pbuf', names[1], names[0], names[2], '-o', 'never.pbuf')
+    bad('too few', ['lists 3 fragments', '2 files'], 'concat', '--manifest', 'manifest_fragments.pbuf', *names[:2],
+        '-o', 'never.pbuf')
     bad('no manifest', ['WRONG_TYPE'], 'concat', '--manifest', names[0], names[0], '-o', 'never.pbuf')
-    bad('a manifest as a fragment', ['manifest.pbuf', 'FRAGMENT_MISMATCH', 'fragment 1'], 'concat', names[0], 'manifest.pbuf', '-o', 'never.pbuf')
+    bad('a manifest as a fragment', ['manifest.pbuf', 'FRAGMENT_MISMATCH', 'fragment 1'], 'concat', names[0],
+        'manifest.pbuf', '-o', 'never.pbuf')
     changed = bytearray(pathlib.Path(names[2]).read_bytes())
     data = struct.unpack_from('<QQQ', changed, 24)
     changed[data[1] + data[2]] ^= 1
     pathlib.Path(names[2]).write_bytes(changed)
-    bad('a fragment that was damaged', ['fragment_fields.pbuf', 'DATA_CHECKSUM'], 'concat', '--manifest', 'manifest_fragments.pbuf', *names, '-o', 'never.pbuf')
+    bad('a fragment that was damaged', ['fragment_fields.pbuf', 'DATA_CHECKSUM'], 'concat', '--manifest',
+        'manifest_fragments.pbuf', *names, '-o', 'never.pbuf')
 
 
-# ---- the readers of the specification join as the command does ----
+# ---- the readers of the specification join as the command does -------------------------------------------------------
 
 TOKENS = bytes(16), b'1' * 16, b'2' * 16
 
@@ -202,7 +219,8 @@ def joins():
     a, b, fields = ((VALID / f'{name}.pbuf').read_bytes() for name in names)
     listed = Packed((VALID / 'manifest_fragments.pbuf').read_bytes()).fragments()
     whole = Joined([a, b, fields], listed)
-    ok([whole.row(i).get('reward') for i in range(3)] == ['0.5', '1.0', '-1.0'] and whole.value('step') == '7', 'rows, fields and values')
+    ok([whole.row(i).get('reward') for i in range(3)] == ['0.5', '1.0', '-1.0'] and whole.value('step') == '7',
+       'rows, fields and values')
     ok(refusal(lambda: whole.cell('none', 0)) == ['NOT_FOUND', None, None, 'none'], 'no such field')
     ok(refusal(lambda: whole.cell('text', 3)) == ['OUT_OF_RANGE', None, 3, 'text'], 'no such row')
 
@@ -249,7 +267,8 @@ def joins():
     ok(refusal(Packed(ints).fragments) == ['WRONG_TYPE', None, None, ''], 'reader.py: a batch is no manifest')
     wide = Joined([a, ints], widen=True)
     ok('tokens' not in wide.row(wide.rows - 1) and wide.row(0)['text'] == '"a"', 'reader.py: widened')
-    same = [build.Batch(1, [build.infer('x', [1])], [build.infer('v', [v])]).bytes for v in ({'a': 1, 'b': [{2: 'x', 3: 'y'}]}, {'b': [{3: 'y', 2: 'x'}], 'a': 1})]
+    same = [build.Batch(1, [build.infer('x', [1])], [build.infer('v', [v])]).bytes
+            for v in ({'a': 1, 'b': [{2: 'x', 3: 'y'}]}, {'b': [{3: 'y', 2: 'x'}], 'a': 1})]
     ok(refusal(lambda: Joined(same).value('v')) is None, 'reader.py: the order of keys does not count')
 
 
@@ -272,7 +291,8 @@ for (const { fragments, manifest, widen } of JSON.parse(fs.readFileSync(0, 'utf8
     const list = open(fs.readFileSync(manifest)).fragments();
     const whole = join(fragments.map((name) => fs.readFileSync(name)), { list, widen });
     const rows = Array.from({ length: whole.rows }, (_, i) => cells(whole.row(i)));
-    return { rows, values: Object.fromEntries(whole.values.map((name) => [name, answer(() => taggedJson(whole.value(name)))])) };
+    const values = whole.values.map((name) => [name, answer(() => taggedJson(whole.value(name)))]);
+    return { rows, values: Object.fromEntries(values) };
   })));
 """
 
@@ -280,7 +300,8 @@ for (const { fragments, manifest, widen } of JSON.parse(fs.readFileSync(0, 'utf8
 def some_column(r, rows, drift):
     """Cells of one of a few types: the first of them, most of the time."""
     kind = r.randrange(1, 6) if r.random() < drift else 0
-    return [[r.choice((i, None)), r.choice(('a', 'b', None)), r.choice((1.5, i)), [i] * r.randrange(3), {'k': i, 'l': r.choice(('z', None))},
+    return [[r.choice((i, None)), r.choice(('a', 'b', None)), r.choice((1.5, i)), [i] * r.randrange(3),
+             {'k': i, 'l': r.choice(('z', None))},
              [{'q': i}] * r.randrange(3)][kind] for i in range(rows)]
 
 
@@ -291,13 +312,16 @@ def some_fragment(r, rows, names, drift):
 
 
 def some_manifest(r, fragments, places):
-    columns = {'length': [f.total for f in fragments], 'head_length': [f.data_at for f in fragments], 'first_row': [at for at, _ in places],
-               'rows': [f.rows for f in fragments], 'head_checksum': [struct.unpack_from('<I', f.bytes, 60)[0] for f in fragments],
+    columns = {'length': [f.total for f in fragments], 'head_length': [f.data_at for f in fragments],
+               'first_row': [at for at, _ in places],
+               'rows': [f.rows for f in fragments], 'head_checksum': [struct.unpack_from('<I', f.bytes, 60)[0]
+                                                                      for f in fragments],
                'appends': [appends for _, appends in places]}
     if r.random() < 0.15:
         name = r.choice(list(columns))
         at = r.randrange(len(fragments))
-        columns[name][at] = max(columns[name][at] + r.choice((-1, 1, 64)), 0) % 256 if name == 'appends' else abs(columns[name][at] + r.choice((-1, 1, 64)))
+        columns[name][at] = max(columns[name][at] + r.choice((-1, 1, 64)),
+                                0) % 256 if name == 'appends' else abs(columns[name][at] + r.choice((-1, 1, 64)))
     types = {'head_checksum': 'uint32', 'appends': 'uint8'}
     keys = build.blob('key', [str(i) for i in range(len(fragments))], 8)
     numbers = [build.ndarray(name, cells, types.get(name, 'uint64')) for name, cells in columns.items()]
@@ -335,12 +359,15 @@ def joined_by_reader(case):
 def joined_by_command(case):
     """The rows, or error, fragment, row and path as far as the line has them."""
     widen = ['--widen'] if case['widen'] else []
-    p = subprocess.run([TOOL, 'concat', '--manifest', case['manifest'], *case['fragments'], '--first-value', '-o', 'out.pbuf', *widen], capture_output=True)
+    p = subprocess.run([TOOL, 'concat', '--manifest', case['manifest'], *case['fragments'], '--first-value', '-o',
+                        'out.pbuf', *widen], capture_output=True)
     if p.returncode == 0:
         text = json.loads(Packed(pathlib.Path('out.pbuf').read_bytes()).to_json())
-        return [{name: cells[i] for name, cells in text['fields'].items() if cells[i] != {'$missing': True}} for i in range(text['rows'])]
+        return [{name: cells[i] for name, cells in text['fields'].items() if cells[i] != {'$missing': True}}
+                for i in range(text['rows'])]
     line = p.stderr.decode()
-    found = [re.search(pattern, line) for pattern in (r': ([A-Z_]{6,})', r'fragment (\d+)', r'\brow (\d+)', r'field ([^\s,:]+)')]
+    found = [re.search(pattern, line)
+             for pattern in (r': ([A-Z_]{6,})', r'fragment (\d+)', r'\brow (\d+)', r'field ([^\s,:]+)')]
     error, fragment, row, path = (m and m[1] for m in found)
     return [error, fragment and int(fragment), row and int(row), path or '']
 
@@ -355,11 +382,13 @@ def appends():
         cases += [{'fragments': names, 'manifest': f'{i}.pbuf', 'widen': widen} for widen in (False, True)]
     found = [joined_by_reader(case) for case in cases]
     errors = sorted({answer[0] for answer in found if isinstance(answer, list)})
-    ok(len(errors) == 5 and any(isinstance(answer, dict) and answer['rows'] for answer in found), 'appends: joined, and refused in every way', errors)
+    ok(len(errors) == 5 and any(isinstance(answer, dict) and answer['rows'] for answer in found),
+       'appends: joined, and refused in every way', errors)
     wrong = []
     for case, answer in zip(cases, found):
         command = joined_by_command(case)
-        ours = answer if isinstance(answer, list) else [{name: json.loads(cell) for name, cell in row.items()} for row in answer['rows']]
+        ours = answer if isinstance(answer, list) else [{name: json.loads(cell) for name, cell in row.items()}
+                                                        for row in answer['rows']]
         if repr(command) != repr(ours):
             wrong.append(f'{case}\nreader.py {answer}\ncommand {command}')
     ok(not wrong, f'appends: the command joins {len(cases)} as reader.py does', *wrong[:5])

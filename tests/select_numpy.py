@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""TAP: random selections of the sample batches (3 fields, 1 row in 8: ranges, steps, index lists, masks) are what numpy says, and need no other bytes.
+"""TAP: random selections of the sample batches (3 fields, 1 row in 8: ranges, steps, index lists, masks) are what numpy
+says, and need no other bytes.
 
-A batch is packed into a mapping of its own; for each selection all pages outside head, index and the ranges lose their access, the selection is copied
-out, and the bytes of the ranges are counted against those that numpy counts. The same from a partial view over pieces in memory of their own.
-Needs numpy and a compiler. PACKBUF_DATA: the sample batches outside the project; without them made-up ones of such shapes. SELECTIONS: how many (10000).
+A batch is packed into a mapping of its own; for each selection all pages outside head, index and the ranges lose their
+access, the selection is copied out, and the bytes of the ranges are counted against those that numpy counts. The same
+from a partial view over pieces in memory of their own. Needs numpy and a compiler. PACKBUF_DATA: the sample batches
+outside the project; without them made-up ones of such shapes. SELECTIONS: how many (10000).
 """
 import ctypes
 import os
@@ -60,13 +62,16 @@ const char *driver_error(state *s) {
 int driver_dense(state *s, const char *name, const void *data, int code, int bits, int rank, const uint64_t *shape) {
   packbuf_tensor t;
   memset(&t, 0, sizeof t);
-  t.data = data, t.dtype = packbuf_dtype_of((packbuf_dtype_code)code, (unsigned)bits), t.rank = (uint8_t)rank, t.shape = shape;
+  t.data = data, t.rank = (uint8_t)rank, t.shape = shape;
+  t.dtype = packbuf_dtype_of((packbuf_dtype_code)code, (unsigned)bits);
   return packbuf_add_tensor(&s->batch, name, &t, NULL, &s->error);
 }
-int driver_ragged(state *s, const char *name, const void *data, int code, int bits, uint64_t items, const int64_t *offsets) {
+int driver_ragged(state *s, const char *name, const void *data, int code, int bits, uint64_t items,
+                  const int64_t *offsets) {
   packbuf_ragged r;
   memset(&r, 0, sizeof r);
-  r.data = data, r.dtype = packbuf_dtype_of((packbuf_dtype_code)code, (unsigned)bits), r.items = items, r.offsets = offsets, r.offset_bits = 64;
+  r.data = data, r.items = items, r.offsets = offsets, r.offset_bits = 64;
+  r.dtype = packbuf_dtype_of((packbuf_dtype_code)code, (unsigned)bits);
   return packbuf_add_ragged(&s->batch, name, &r, &s->error);
 }
 int driver_pack(state *s) {
@@ -79,7 +84,8 @@ int driver_pack(state *s) {
 static uint64_t up(uint64_t at) { return (at + 4095) & ~(uint64_t)4095; }
 
 /* kind 0: range, 1: index, 2: mask of bytes, 3: bitmap. Everything else loses its access. */
-int driver_select(state *s, const char *const *names, uint64_t name_count, int kind, int64_t first, int64_t stop, int64_t step, const void *list, uint64_t count,
+int driver_select(state *s, const char *const *names, uint64_t name_count, int kind, int64_t first, int64_t stop,
+                  int64_t step, const void *list, uint64_t count,
                   uint64_t *rows, uint64_t *bytes) {
   const uint64_t head = s->view.head_length + s->view.index_length;
   const packbuf_row_selection r = kind == 0   ? packbuf_rows_range(first, stop, step)
@@ -89,7 +95,8 @@ int driver_select(state *s, const char *const *names, uint64_t name_count, int k
   int status;
   packbuf_arena_free(&s->arena);
   status = packbuf_select(&s->view, 0, names, name_count, r, &s->arena, &s->selection, &s->error);
-  if (!status) status = packbuf_select_ranges(&s->selection, 1, 0, 0, &s->arena, &s->ranges, &s->range_count, &s->error);
+  if (!status)
+    status = packbuf_select_ranges(&s->selection, 1, 0, 0, &s->arena, &s->ranges, &s->range_count, &s->error);
   if (status) return status;
   *rows = s->selection.rows;
   *bytes = 0;
@@ -115,7 +122,8 @@ int driver_copy(state *s, const char *name, void *data, uint64_t capacity, int64
   return status ? status : memcmp(&size, &done, sizeof size) != 0;
 }
 /* The same from a partial view over pieces in memory of their own. */
-int driver_partial(state *s, const char *const *names, uint64_t name_count, int kind, int64_t first, int64_t stop, int64_t step, const void *list, uint64_t count,
+int driver_partial(state *s, const char *const *names, uint64_t name_count, int kind, int64_t first, int64_t stop,
+                   int64_t step, const void *list, uint64_t count,
                    const char *name, void *data, uint64_t capacity) {
   const packbuf_view whole = s->view;
   packbuf_fetched *fetched = calloc(s->range_count + 1, sizeof *fetched);
@@ -157,17 +165,24 @@ def skip(reason):
 
 
 def made_up(folder):
-    """Batches like the sample's: prompts that repeat, padding, masks, positions, log-probs; dense, and ragged by offsets."""
+    """Batches like the sample's: prompts that repeat, padding, masks, positions, log-probs; dense, and ragged."""
     draw = numpy.random.default_rng(3)
     for name, rows, most in (('gsm8k', 336, 60), ('agent', 12, 900)):
         dense, ragged = folder / 'batch_dense' / name, folder / 'batch_ragged' / name
         prompts = numpy.repeat(draw.integers(0, 150000, (rows // 4, most)), 4, axis=0)
         lengths, responses = draw.integers(1, most, rows), draw.integers(0, most, rows)
         ids = numpy.concatenate((prompts, draw.integers(0, 150000, (rows, most))), axis=1)
-        columns = {'prompts': prompts, 'input_ids': ids, 'attention_mask': (numpy.arange(2 * most) < lengths[:, None]).astype(numpy.int64), 'pads': numpy.zeros((rows, most), numpy.int64),
-                   'position_ids': numpy.tile(numpy.arange(2 * most), (rows, 1)), 'old_log_probs': draw.random((rows, most), numpy.float32), 'seq_rewards': draw.random(rows, numpy.float32)}
-        flat = {'input_ids': numpy.concatenate([ids[r, :n] for r, n in enumerate(lengths)]), 'input_ids_offsets': numpy.concatenate(([0], numpy.cumsum(lengths))),
-                'values': draw.random(int(responses.sum()), numpy.float32), 'response_offsets': numpy.concatenate(([0], numpy.cumsum(responses))), 'rewards': draw.random(rows, numpy.float32)}
+        columns = {'prompts': prompts, 'input_ids': ids,
+                   'attention_mask': (numpy.arange(2 * most) < lengths[:, None]).astype(numpy.int64),
+                   'pads': numpy.zeros((rows, most), numpy.int64),
+                   'position_ids': numpy.tile(numpy.arange(2 * most), (rows, 1)),
+                   'old_log_probs': draw.random((rows, most), numpy.float32),
+                   'seq_rewards': draw.random(rows, numpy.float32)}
+        flat = {'input_ids': numpy.concatenate([ids[r, :n] for r, n in enumerate(lengths)]),
+                'input_ids_offsets': numpy.concatenate(([0], numpy.cumsum(lengths))),
+                'values': draw.random(int(responses.sum()), numpy.float32),
+                'response_offsets': numpy.concatenate(([0], numpy.cumsum(responses))),
+                'rewards': draw.random(rows, numpy.float32)}
         for where, arrays in ((dense, {**columns, 'returns': columns['old_log_probs']}), (ragged, flat)):
             where.mkdir(parents=True)
             for key, array in arrays.items():
@@ -177,7 +192,8 @@ def made_up(folder):
 def build(folder):
     source, library = pathlib.Path(folder) / 'driver.c', pathlib.Path(folder) / 'driver.so'
     source.write_text(DRIVER)
-    subprocess.run([os.environ.get('CC', 'gcc'), '-std=c11', '-O2', '-w', '-fPIC', '-shared', f'-I{ROOT}', '-o', library, source], check=True)
+    subprocess.run([os.environ.get('CC', 'gcc'), '-std=c11', '-O2', '-w', '-fPIC', '-shared', f'-I{ROOT}', '-o',
+                    library, source], check=True)
     lib = ctypes.CDLL(str(library))
     u64, i64, pointer, text = ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
     selecting = [pointer, ctypes.POINTER(text), u64, ctypes.c_int, i64, i64, i64, pointer, u64]
@@ -217,9 +233,11 @@ class Batch:
         self.names.append(name.encode())  # the batch keeps a pointer
         if offsets is None:
             shape = numpy.array(array.shape, dtype=numpy.uint64)
-            status = self.lib.driver_dense(self.state, self.names[-1], array.ctypes.data, code, bits, array.ndim, shape.ctypes.data)
+            status = self.lib.driver_dense(self.state, self.names[-1], array.ctypes.data, code, bits, array.ndim,
+                                           shape.ctypes.data)
         else:
-            status = self.lib.driver_ragged(self.state, self.names[-1], array.ctypes.data, code, bits, len(array), offsets.ctypes.data)
+            status = self.lib.driver_ragged(self.state, self.names[-1], array.ctypes.data, code, bits, len(array),
+                                            offsets.ctypes.data)
         if status:
             raise SystemExit(self.lib.driver_error(self.state))
 
@@ -231,7 +249,8 @@ class Batch:
             return array[rows], None, array[once].nbytes
         parts = [array[offsets[r]:offsets[r + 1]] for r in rows]
         lengths = offsets[1:] - offsets[:-1]
-        return (numpy.concatenate(parts) if parts else array[:0], numpy.concatenate(([0], numpy.cumsum(lengths[rows]))), int(lengths[once].sum()) * array.itemsize)
+        return (numpy.concatenate(parts) if parts else array[:0], numpy.concatenate(([0], numpy.cumsum(lengths[rows]))),
+                int(lengths[once].sum()) * array.itemsize)
 
 
 def random_rows(rng, rows):
@@ -263,7 +282,8 @@ def check(batch, rng):
     names = rng.sample(sorted(batch.columns), 3)
     (kind, first, stop, step, listed), rows = random_rows(rng, batch.rows)
     count = 0 if listed is None else batch.rows if kind >= 2 else len(listed)
-    arguments = (state, (ctypes.c_char_p * 3)(*[n.encode() for n in names]), 3, kind, first, stop, step, None if listed is None else listed.ctypes.data, count)
+    arguments = (state, (ctypes.c_char_p * 3)(*[n.encode() for n in names]), 3, kind, first, stop, step,
+                 None if listed is None else listed.ctypes.data, count)
     got_rows, bytes_needed, elements = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
     if lib.driver_select(*arguments, got_rows, bytes_needed):
         return lib.driver_error(state)
@@ -278,7 +298,8 @@ def check(batch, rng):
         out_offsets = numpy.zeros(len(rows) + 1, dtype=numpy.int64)
         if lib.driver_copy(state, name.encode(), out.ctypes.data, out.nbytes, out_offsets.ctypes.data, elements):
             return f'{name}: {lib.driver_error(state)}'
-        if elements.value != data.size or out.tobytes() != data.tobytes() or (offsets is not None and not numpy.array_equal(out_offsets, offsets)):
+        same = elements.value == data.size and out.tobytes() == data.tobytes()
+        if not same or (offsets is not None and not numpy.array_equal(out_offsets, offsets)):
             return f'{name}: differs from numpy'
         results.append((name, data))
     if bytes_needed.value > least or (not batch.sharing and bytes_needed.value != least - computed(batch, names, rows)):
@@ -294,7 +315,8 @@ def check(batch, rng):
 
 
 def computed(batch, names, rows):
-    """Bytes that need not be fetched although numpy holds them: columns whose elements are all equal, and equal columns, of which one is an alias."""
+    """Bytes that need not be fetched although numpy holds them: columns whose elements are all equal, and equal
+    columns, of which one is an alias."""
     saved, seen = 0, {}
     for name in names:
         array, offsets = batch.columns[name]
@@ -320,13 +342,15 @@ def main():
             data = pathlib.Path(folder) / 'data'
             print('# made-up batches: PACKBUF_DATA is not there')
             made_up(data)
-        for kind, name in (('batch_dense', 'gsm8k'), ('batch_ragged', 'gsm8k'), ('batch_dense', 'agent'), ('batch_ragged', 'agent')):
+        for kind, name in (('batch_dense', 'gsm8k'), ('batch_ragged', 'gsm8k'), ('batch_dense', 'agent'),
+                           ('batch_ragged', 'agent')):
             for sharing in (0, 1):
                 batch = Batch(lib, data / kind / name, sharing, rng.choice((6, 12)))
                 share = SELECTIONS * (4 if name == 'gsm8k' else 1) // 20
                 wrong = next(filter(None, (check(batch, rng) for _ in range(share))), None)
-                ok(wrong is None, f'{kind}/{name}, {len(batch.columns)} fields, {batch.rows} rows{", rows shared" if sharing else ""}: {share} selections of 3 fields are numpy\'s, '
-                   'from their own bytes alone', wrong)
+                shared = ', rows shared' if sharing else ''
+                ok(wrong is None, f'{kind}/{name}, {len(batch.columns)} fields, {batch.rows} rows{shared}: {share} '
+                   "selections of 3 fields are numpy's, from their own bytes alone", wrong)
     print(f'1..{count}')
     return failed != 0
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""TAP: the specification against itself. Its reader (spec/reader.py) reads every valid vector as the tagged JSON beside it and finds in
-every invalid one the rule, error, offset and level that index.tsv names; every rule of section 13 has an invalid vector; the tables, the
-vectors and the worked example are what their scripts write; and no single flipped bit, with checksums as they were or computed again, makes the reader
-raise anything but its own error, or hang."""
+"""TAP: the specification against itself. Its reader (spec/reader.py) reads every valid vector as the tagged JSON beside
+it and finds in every invalid one the rule, error, offset and level that index.tsv names; every rule of section 13 has
+an invalid vector; the tables, the vectors and the worked example are what their scripts write; and no single flipped
+bit, with checksums as they were or computed again, makes the reader raise anything but its own error, or hang."""
 import faulthandler
 import pathlib
 import re
@@ -18,8 +18,10 @@ sys.path.insert(0, str(ROOT / "spec"))
 from reader import ERROR_OF_RULE, Packed, PackbufError, byte_length, crc32c  # noqa: E402
 
 # Small vectors that together have every codec, storage and mask.
-FLIPPED = ("lists_of_types", "list_of_nulls", "sequence_data", "media_odd_attribute", "msgpack", "metadata", "rank_above_need", "unknown_packing_inside", "types_constant", "json",
-           "empty_strings_in_lists", "prefix_leaders", "shared_absent_cells_keep_nothing", "shared_list_attribute_leaves", "prefix_absent_cells",
+FLIPPED = ("lists_of_types", "list_of_nulls", "sequence_data", "media_odd_attribute", "msgpack", "metadata",
+           "rank_above_need", "unknown_packing_inside", "types_constant", "json",
+           "empty_strings_in_lists", "prefix_leaders", "shared_absent_cells_keep_nothing",
+           "shared_list_attribute_leaves", "prefix_absent_cells",
            "blocks_small_lines", "blocks_small_filled_split", "blocks_small_dictionary", "blocks_small_offsets")
 count = failed = 0
 
@@ -92,7 +94,9 @@ def file_problems():
             name = line.split()[0]
             if name not in names:
                 yield f"{file}: there is no {name}"
-            elif ((VECTORS / "valid" / f"{name}.pbuf").read_bytes()[14] in (1, 2, 3)) != (file == "canonical_packed.txt"):
+                continue
+            profile = (VECTORS / "valid" / f"{name}.pbuf").read_bytes()[14]
+            if (profile in (1, 2, 3)) != (file == "canonical_packed.txt"):
                 yield f"{file}: {name} is of another profile"
 
 
@@ -103,10 +107,13 @@ def script_problems(*command):
 
 def cli_problems():
     reader = [sys.executable, "spec/reader.py"]
-    for arguments, code, out in ((["spec/vectors/valid/ints.pbuf"], 0, (VECTORS / "valid" / "ints.json").read_text()), (["--verify", "spec/vectors/valid/ints.pbuf"], 0, "ok\n"),
+    for arguments, code, out in ((["spec/vectors/valid/ints.pbuf"], 0, (VECTORS / "valid" / "ints.json").read_text()),
+                                 (["--verify", "spec/vectors/valid/ints.pbuf"], 0, "ok\n"),
                                  (["--verify", "head", "spec/vectors/invalid/i1_bit.pbuf"], 0, "ok\n"),
-                                 (["--verify", "index", "spec/vectors/invalid/i5_value.pbuf"], 1, r"I5 BAD_MASK \d+ d\.x .+\n"),
-                                 (["--verify", "full", "spec/vectors/invalid/h2_magic.pbuf"], 1, r"H2 BAD_MAGIC 0 - .+\n")):
+                                 (["--verify", "index", "spec/vectors/invalid/i5_value.pbuf"], 1,
+                                  r"I5 BAD_MASK \d+ d\.x .+\n"),
+                                 (["--verify", "full", "spec/vectors/invalid/h2_magic.pbuf"], 1,
+                                  r"H2 BAD_MAGIC 0 - .+\n")):
         run = subprocess.run(reader + arguments, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
         if run.returncode != code or not (run.stdout == out or re.fullmatch(out, run.stdout)):
             yield f"{arguments}: {run.returncode} {run.stdout!r}"
@@ -114,7 +121,8 @@ def cli_problems():
 
 def example_problems():
     """The bytes of the worked example as they stand on the page."""
-    page = (ROOT / "spec" / "packbuf.md").read_text(encoding="utf-8").split("<!-- WORKED_EXAMPLE -->")[1].split("<!-- end WORKED_EXAMPLE -->")[0]
+    page = (ROOT / "spec" / "packbuf.md").read_text(encoding="utf-8")
+    page = page.split("<!-- WORKED_EXAMPLE -->")[1].split("<!-- end WORKED_EXAMPLE -->")[0]
     raw, zeros = b"", False
     for line in re.findall(r"^(?:[0-9a-f]{8}.*|\*)$", page, re.M):
         if line != "*":
@@ -130,8 +138,9 @@ def example_problems():
 
 
 def block_problems():
-    """The example of section 20: header and payload as they stand on the page, and the units that the reader finds there."""
-    text = (ROOT / "spec" / "packbuf.md").read_text(encoding="utf-8").split("**Example.** 150 units")[1].split("## 21.")[0]
+    """The example of section 20: header and payload as they stand on the page, and the units that the reader finds."""
+    page = (ROOT / "spec" / "packbuf.md").read_text(encoding="utf-8")
+    text = page.split("**Example.** 150 units")[1].split("## 21.")[0]
     header, payload = (bytes.fromhex(part) for part in re.findall(r"^`([0-9a-f ]+)`", text, re.M))
     packed = Packed((VECTORS / "valid" / "blocks_worked.pbuf").read_bytes())
     packed.verify("full")
@@ -145,8 +154,10 @@ def block_problems():
 
 
 def limit_problems():
-    """D9 of what is walked at full length: aliases and packed buffers, the index first. The limit is a byte less than each of the sums."""
-    for name in ("blocks_aliases", "blocks_aliases_in_index", "blocks_beside_plain", "blocks_beside_unknown", "balanced_filled", "shared_index_alias"):
+    """D9 of what is walked at full length: aliases and packed buffers, the index first. The limit is a byte less than
+    each of the sums."""
+    for name in ("blocks_aliases", "blocks_aliases_in_index", "blocks_beside_plain", "blocks_beside_unknown",
+                 "balanced_filled", "shared_index_alias"):
         raw = (VECTORS / "valid" / f"{name}.pbuf").read_bytes()
         packed = Packed(raw)
         packed.verify("full")
@@ -203,7 +214,8 @@ result("files and index agree", list(file_problems()))
 result("the command line of reader.py", list(cli_problems()))
 result("the tables of packbuf.md are those of core/status.h", script_problems("tools/spec_tables.py", "--check"))
 result("the vectors are what build.py writes", script_problems("spec/vectors/build.py", "--check"))
-result("the worked example of packbuf.md is what annotate.py writes", script_problems("spec/vectors/annotate.py", "--check"))
+result("the worked example of packbuf.md is what annotate.py writes",
+       script_problems("spec/vectors/annotate.py", "--check"))
 result("the worked example of packbuf.md has the bytes of its vector", list(example_problems()))
 result("the example of a block on the page has the bytes of its vector", list(block_problems()))
 result("aliases and packed buffers count toward decoded_bytes", list(limit_problems()))
