@@ -1,13 +1,15 @@
-// TAP: spec/reader.mjs against the spec. It reads every valid vector as the tagged JSON beside it, and finds in every invalid one the rule,
-// error, offset and level that index.tsv names; its tables are those of packbuf.md; what the command packs from data of no vector, in every
-// packing, it reads as spec/reader.py and `packbuf unpack` do; and bytes that were flipped or cut are refused or read, and nothing else.
+// TAP: spec/reader.mjs against the spec. It reads every valid vector as the tagged JSON beside it, and finds in every
+// invalid one the rule, error, offset and level that index.tsv names; its tables are those of packbuf.md; what the
+// command packs from data of no vector, in every packing, it reads as spec/reader.py and `packbuf unpack` do; and bytes
+// that were flipped or cut are refused or read, and nothing else.
 // May use: spec/, build/packbuf (or PACKBUF_TOOL), python3. Run by tests/reader_js.sh.
 import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Media, Opaque, Packed, PackbufError, Pairs, Tensor, ERRORS, LIMITS, ROLE, RULES, crc32c, equal, join, open } from '../spec/reader.mjs';
+import { Media, Opaque, Packed, PackbufError, Pairs, Tensor, ERRORS, LIMITS, ROLE, RULES, crc32c, equal, join, open }
+  from '../spec/reader.mjs';
 
 const ROOT = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 process.chdir(ROOT);
@@ -35,7 +37,8 @@ function test(name, find) {
 const valid = () => fs.readdirSync(VALID).filter((name) => name.endsWith('.pbuf'));
 const bytesOf = (name) => new Uint8Array(fs.readFileSync(name));
 const vector = (name) => open(bytesOf(`${VALID}/${name}.pbuf`), { file: true });
-const run = (command, ...args) => execFileSync(command, args, { encoding: 'utf8', maxBuffer: 2 ** 30, stdio: ['ignore', 'pipe', 'pipe'] });
+const run = (command, ...args) =>
+  execFileSync(command, args, { encoding: 'utf8', maxBuffer: 2 ** 30, stdio: ['ignore', 'pipe', 'pipe'] });
 
 /** What it is refused with: rule, error and offset; '' when it is not. */
 function refusal(read) {
@@ -53,12 +56,14 @@ function refusal(read) {
 test('every valid vector reads as its tagged JSON', function* () {
   for (const name of valid()) {
     const text = `${open(bytesOf(`${VALID}/${name}`), { file: true }).toJson()}\n`;
-    if (text !== fs.readFileSync(`${VALID}/${name.replace(/pbuf$/, 'json')}`, 'utf8')) yield `${name}: not the tagged JSON beside it`;
+    const expected = fs.readFileSync(`${VALID}/${name.replace(/pbuf$/, 'json')}`, 'utf8');
+    if (text !== expected) yield `${name}: not the tagged JSON beside it`;
   }
 });
 
 function* invalid() {
-  for (const line of fs.readFileSync('spec/vectors/invalid/index.tsv', 'utf8').trim().split('\n')) yield line.split('\t');
+  const lines = fs.readFileSync('spec/vectors/invalid/index.tsv', 'utf8').trim().split('\n');
+  for (const line of lines) yield line.split('\t');
 }
 
 test('every invalid vector breaks its rule, at its level and place', function* () {
@@ -76,7 +81,8 @@ test('what is read without verify is refused, or what the vector says', function
   for (const [name] of invalid()) {
     const read = () => {
       const packed = open(bytesOf(`spec/vectors/invalid/${name}`), { limits: { result_bytes: 2 ** 22 } });
-      for (const node of [...packed.fields.values(), ...packed.values.values()]) for (let row = 0; row < Math.min(node.rows, 100); row++) node.cell(row);
+      for (const node of [...packed.fields.values(), ...packed.values.values()])
+        for (let row = 0; row < Math.min(node.rows, 100); row++) node.cell(row);
     };
     refusal(read); // a throw of anything else fails the test
   }
@@ -99,11 +105,13 @@ test('the layout of every valid vector covers it without gaps', function* () {
 const page = fs.readFileSync('spec/packbuf.md', 'utf8');
 
 test('rules, errors and limits are those of packbuf.md', function* () {
-  const rules = [...page.matchAll(/^\| ([HNBMSID]\d+) \| ([A-Z0-9_]+) \| (.*?) \|/gm)].map(([, rule, error, holds]) => `${rule} ${error} ${holds}`);
+  const rows = page.matchAll(/^\| ([HNBMSID]\d+) \| ([A-Z0-9_]+) \| (.*?) \|/gm);
+  const rules = [...rows].map(([, rule, error, holds]) => `${rule} ${error} ${holds}`);
   const ours = [...RULES].map(([rule, { error, holds }]) => `${rule} ${error} ${holds}`);
   if (rules.join('\n') !== ours.join('\n')) yield 'the rules differ';
   const table = page.split('<!-- ERRORS_TABLE -->')[1].split('<!-- end')[0];
-  const errors = Object.fromEntries([...table.matchAll(/^\| (\d+) \| (\w+) \|/gm)].map(([, number, name]) => [name, Number(number)]));
+  const numbers = table.matchAll(/^\| (\d+) \| (\w+) \|/gm);
+  const errors = Object.fromEntries([...numbers].map(([, number, name]) => [name, Number(number)]));
   if (JSON.stringify(errors) !== JSON.stringify(ERRORS)) yield 'the errors differ';
   for (const [, name, value] of page.split('## 15.')[1].matchAll(/^\| (\w+) \| ([0-9^]+) \|/gm))
     if (LIMITS[name] !== Number(value.split('^')[0]) ** Number(value.split('^')[1] ?? 1)) yield `limit ${name}`;
@@ -117,14 +125,15 @@ test('viewer.html carries this reader', function* () {
 
 test('schema texts, fingerprints and the command line are those of reader.py', function* () {
   const names = valid().map((name) => `${VALID}/${name}`);
-  if (run('node', 'spec/reader.mjs', '--schema', ...names) !== run('python3', 'spec/reader.py', '--schema', ...names)) yield 'the schemas differ';
-  for (const args of [[`${VALID}/nested.pbuf`], ['--verify', `${VALID}/nested.pbuf`], ['--verify', 'head', 'spec/vectors/invalid/i1_bit.pbuf']])
+  for (const args of [['--schema', ...names], [`${VALID}/nested.pbuf`], ['--verify', `${VALID}/nested.pbuf`],
+    ['--verify', 'head', 'spec/vectors/invalid/i1_bit.pbuf']])
     if (run('node', 'spec/reader.mjs', ...args) !== run('python3', 'spec/reader.py', ...args)) yield args.join(' ');
   try {
     run('node', 'spec/reader.mjs', '--verify', 'index', 'spec/vectors/invalid/i5_value.pbuf');
     yield 'an invalid file is no failure';
   } catch (error) {
-    if (error.status !== 1 || !/^I5 BAD_MASK \d+ d\.x .+\n$/.test(error.stdout)) yield `${error.status} ${error.stdout}`;
+    const { status, stdout } = error;
+    if (status !== 1 || !/^I5 BAD_MASK \d+ d\.x .+\n$/.test(stdout)) yield `${status} ${stdout}`;
   }
 });
 
@@ -156,7 +165,8 @@ test('a manifest\'s fragments are joined as the command joins them', function* (
   const files = FRAGMENTS.map((name) => `${VALID}/${name}.pbuf`);
   run(TOOL, 'concat', '--manifest', `${VALID}/manifest_fragments.pbuf`, ...files, '-o', `${tmp}/whole.pbuf`);
   const expected = open(bytesOf(`${tmp}/whole.pbuf`));
-  if (whole.rows !== 3 || [...whole.fields.keys()].join() !== [...expected.fields.keys()].join()) yield `${[...whole.fields.keys()]}`;
+  const names = [...whole.fields.keys()].join();
+  if (whole.rows !== 3 || names !== [...expected.fields.keys()].join()) yield names;
   for (const [name, node] of expected.fields) if (!equal(whole.field(name).cells(), node.cells())) yield name;
   for (let row = 0; row < 3; row++) if (!equal(whole.row(row), expected.row(row))) yield `row ${row}`;
   if (!equal(whole.field('text').cells([2, 0]), ['c', 'a'])) yield 'a selection';
@@ -165,7 +175,7 @@ test('a manifest\'s fragments are joined as the command joins them', function* (
 
 test('a list or fragments that do not fit are refused by error and fragment', function* () {
   const list = vector('manifest_fragments').fragments();
-  const changed = (i, change) => ({ list: list.map((fragment, k) => (k === i ? { ...fragment, ...change } : fragment)) });
+  const changed = (i, change) => ({ list: list.map((f, k) => (k === i ? { ...f, ...change } : f)) });
   const [a, b, fields] = fragmentBytes();
   const other = bytesOf(`${VALID}/ints.pbuf`);
   const renamed = (from, to) => {
@@ -180,7 +190,8 @@ test('a list or fragments that do not fit are refused by error and fragment', fu
     reseal(changedBytes);
     return changedBytes;
   });
-  const ofThese = (fragments) => ({ list: list.map((f, i) => ({ ...f, head_checksum: BigInt(open(fragments[i]).header.head_checksum) })) });
+  const checksumOf = (bytes) => BigInt(open(bytes).header.head_checksum);
+  const ofThese = (fragments) => ({ list: list.map((f, i) => ({ ...f, head_checksum: checksumOf(fragments[i]) })) });
   const mixed = [a, b, withoutToken[2]];
   const broken = b.slice();
   broken[130] ^= 1;
@@ -195,7 +206,8 @@ test('a list or fragments that do not fit are refused by error and fragment', fu
     ['a head that is broken', [a, broken], {}, 'HEAD_CHECKSUM 1 -1'],
     ['another token', mixed, ofThese(mixed), 'ROW_ORDER 2 -1'],
     ['no token', withoutToken, ofThese(withoutToken), 'ROW_ORDER 2 -1'],
-    ['a field twice', [a, b, renamed('reward', 'tokens')[0]], changed(2, renamed('reward', 'tokens')[1]), 'DUPLICATE_NAME 2 0 tokens'],
+    ['a field twice', [a, b, renamed('reward', 'tokens')[0]], changed(2, renamed('reward', 'tokens')[1]),
+      'DUPLICATE_NAME 2 0 tokens'],
     ['other columns', [a, other], {}, 'SCHEMA_MISMATCH 1 2 tokens'],
     ['fewer fragments than are listed', [a, b], { list }, 'INVALID_ARGUMENT -1 -1'],
   ];
@@ -265,7 +277,13 @@ test('elements are views of the bytes where they can be, and copies where not', 
 test('bytes that are read by place, and not all of them', function* () {
   const bytes = bytesOf(`${VALID}/two_checksum_chunks.pbuf`);
   let read = 0;
-  const packed = open({ length: bytes.length, read(at, length) { read += length; return bytes.slice(at, at + length); } });
+  const packed = open({
+    length: bytes.length,
+    read(at, length) {
+      read += length;
+      return bytes.slice(at, at + length);
+    },
+  });
   const [node] = packed.fields.values();
   node.cell(0);
   if (read >= bytes.length) yield `${read} of ${bytes.length} bytes`;
@@ -275,16 +293,19 @@ test('bytes that are read by place, and not all of them', function* () {
 test('places beyond 4 GiB are exact', function* () {
   const header = Buffer.from("{'descr': '|u1', 'fortran_order': False, 'shape': (4, 64), }".padEnd(117) + '\n');
   const elements = Array.from({ length: 256 }, (_, i) => i);
-  fs.writeFileSync(`${tmp}/bytes.npy`, Buffer.concat([Buffer.from('\x93NUMPY\x01\x00\x76\x00', 'latin1'), header, Buffer.from(elements)]));
+  const magic = Buffer.from('\x93NUMPY\x01\x00\x76\x00', 'latin1');
+  fs.writeFileSync(`${tmp}/bytes.npy`, Buffer.concat([magic, header, Buffer.from(elements)]));
   run(TOOL, 'pack', `${tmp}/bytes.npy`, '--packing', 'none', '--no-checksums', '-o', `${tmp}/small.pbuf`);
   const bytes = bytesOf(`${tmp}/small.pbuf`);
   const { head_length: head } = open(bytes).header;
   const rows = 2 ** 33 + 3; // of 64 bytes: 512 GiB
   const view = new DataView(bytes.buffer);
-  for (const [at, n] of [[24, head + 64 * rows], [48, rows], [176, rows], [208, 64 * rows], [224, 64 * rows]]) view.setBigUint64(at, BigInt(n), true);
+  for (const [at, n] of [[24, head + 64 * rows], [48, rows], [176, rows], [208, 64 * rows], [224, 64 * rows]])
+    view.setBigUint64(at, BigInt(n), true);
   reseal(bytes.subarray(0, head));
   const data = (at) => (at - head) % 251;
-  const read = (at, length) => (at < head ? bytes.slice(at, at + length) : Uint8Array.from({ length }, (_, i) => data(at + i)));
+  const read = (at, length) =>
+    (at < head ? bytes.slice(at, at + length) : Uint8Array.from({ length }, (_, i) => data(at + i)));
   const packed = open({ length: head + 64 * rows, read }, { file: true });
   const [node] = packed.fields.values();
   for (const row of [0, 2 ** 25, 2 ** 26 + 1, rows - 1])
@@ -293,7 +314,8 @@ test('places beyond 4 GiB are exact', function* () {
 });
 
 test('section 16 tells values apart', function* () {
-  const different = [null, undefined, [], new Map(), '', new Uint8Array(0), true, 1n, 1, '1', -0, 0, new Uint8Array([49]),
+  const different = [null, undefined, [], new Map(), '', new Uint8Array(0), true, 1n, 1, '1', -0, 0,
+    new Uint8Array([49]),
     new Media(new Uint8Array(0), {}), new Opaque('a', new Uint8Array(0)), new Pairs([[1n, 1n]]), new Pairs([[1, 1n]])];
   const failures = [];
   different.forEach((a, i) => different.forEach((b, j) => equal(a, b) !== (i === j) && failures.push(`${i} and ${j}`)));
@@ -304,7 +326,8 @@ test('section 16 tells values apart', function* () {
 // ---- limits ----
 
 test('aliases and packed buffers count toward decoded_bytes', function* () {
-  for (const name of ['blocks_aliases', 'blocks_aliases_in_index', 'blocks_beside_plain', 'balanced_filled', 'shared_index_alias']) {
+  for (const name of ['blocks_aliases', 'blocks_aliases_in_index', 'blocks_beside_plain', 'balanced_filled',
+    'shared_index_alias']) {
     const bytes = bytesOf(`${VALID}/${name}.pbuf`);
     const verify = (level, limit) => refusal(() => open(bytes, { limits: { decoded_bytes: limit } }).verify(level));
     const { buffers } = open(bytes).load();
@@ -318,7 +341,8 @@ test('aliases and packed buffers count toward decoded_bytes', function* () {
         const found = verify(data ? 'full' : 'index', walked - 1);
         if (found !== `D9 LIMIT ${b.at + 16}`) yield `${name}: ${found}`;
       }
-    if (verify('full', Math.max(walked, largest))) yield `${name}: not valid with ${Math.max(walked, largest)} bytes allowed`;
+    const enough = Math.max(walked, largest);
+    if (verify('full', enough)) yield `${name}: not valid with ${enough} bytes allowed`;
   }
 });
 
@@ -352,15 +376,19 @@ function* rowsOf(n) {
   const words = ['rollout', 'Grüße', '报酬', '\u{1F600}', 'a "quoted" \\ line\n', ''];
   const prompt = Array.from({ length: 300 }, () => next(150000));
   for (let i = 0; i < n; i++) {
-    const tokens = [...prompt.slice(0, i % 8 < 6 ? 300 : next(300)), ...Array.from({ length: next(90) }, () => next(150000))];
+    const tokens = [...prompt.slice(0, i % 8 < 6 ? 300 : next(300)),
+      ...Array.from({ length: next(90) }, () => next(150000))];
     const mask = tokens.map((_, j) => (j < 300 ? 0 : 1));
     const floats = Array.from({ length: 40 }, () => next(1000) / 1000 - (next(2) ? 0 : 0.5));
     yield {
-      id: `row-${i}`, step: i * 3, reward: i % 5 ? next(100) / 7 : null, mixed: [1, 1.5, true, null][i % 4], big: i % 2 ? 2 ** 70 : -7,
-      tokens, mask, floats, text: words[next(6)].repeat(next(4)), nested: i % 7 ? { a: { b: next(3) }, list: [[i], null, { c: 'x' }] } : null,
-      any: [i, 'x', { k: [1.5] }, [], null, { $bytes: b64(next(20)) }][i % 6], pixels: { $media: { mime: 'image/png', height: next(9), data: b64(200) } },
+      id: `row-${i}`, step: i * 3, reward: i % 5 ? next(100) / 7 : null, mixed: [1, 1.5, true, null][i % 4],
+      big: i % 2 ? 2 ** 70 : -7, tokens, mask, floats, text: words[next(6)].repeat(next(4)),
+      nested: i % 7 ? { a: { b: next(3) }, list: [[i], null, { c: 'x' }] } : null,
+      any: [i, 'x', { k: [1.5] }, [], null, { $bytes: b64(next(20)) }][i % 6],
+      pixels: { $media: { mime: 'image/png', height: next(9), data: b64(200) } },
       images: Array.from({ length: next(3) }, () => ({ $media: { mime: 'image/jpeg', data: b64(30) } })),
-      tensor: { $tensor: { form: 'tensor', dtype: 'bfloat16', shape: [2, next(3)], data: '' } }, keyed: { $dict: [[1, 'int'], [1.5, 'float']] },
+      tensor: { $tensor: { form: 'tensor', dtype: 'bfloat16', shape: [2, next(3)], data: '' } },
+      keyed: { $dict: [[1, 'int'], [1.5, 'float']] },
       ...(i % 3 ? { sometimes: -i } : {}),
     };
   }
@@ -384,13 +412,16 @@ for (const packing of ['none', 'balanced', 'fastest', 'smallest']) {
       run(TOOL, 'pack', ...input, '--packing', packing, '-o', file);
       const packed = open(bytesOf(file), { file: true });
       if (packing !== 'none' && !packed.load().buffers.some((b) => b.isBlocks)) yield 'nothing is packed';
-      if (`${packed.toJson()}\n` !== run('python3', 'spec/reader.py', file)) yield `${input[0]}: not what reader.py reads`;
+      const theirs = run('python3', 'spec/reader.py', file);
+      if (`${packed.toJson()}\n` !== theirs) yield `${input[0]}: not what reader.py reads`;
       if (packed.rows !== 300) continue;
       const rows = run(TOOL, 'unpack', file).trim().split('\n').map((line) => JSON.parse(line));
       const ours = JSON.parse(packed.toJson()).fields;
       rows.forEach((row, i) => {
-        for (const [name, cells] of Object.entries(ours))
-          if (JSON.stringify(row[name] ?? null) !== JSON.stringify(cells[i]?.$missing ? null : cells[i])) throw new Error(`row ${i} of ${name}`);
+        for (const [name, cells] of Object.entries(ours)) {
+          const cell = cells[i]?.$missing ? null : cells[i];
+          if (JSON.stringify(row[name] ?? null) !== JSON.stringify(cell)) throw new Error(`row ${i} of ${name}`);
+        }
       });
     }
   });
@@ -440,11 +471,12 @@ test('what no vector shows reads as the page says, and as reader.py reads it', f
     ['an attribute of an unknown role', 'media', /"\$media":(?!.*"mime")/, (packed, bytes) => {
       for (const node of packed.nodes) if (node.name === 'mime') bytes[node.buffers.at(-1).at + 4] = 77;
     }],
-    ['rows of a leaf under media_list_ragged that is no attribute', 'media_lists', /^B13 BAD_BUFFER \d+$/, (packed, bytes) => {
-      const child = packed.nodes.find((node) => node.parent?.codec === 7 && node.name === 'mime');
-      bytes[child.nameBytes.byteOffset + 3] = 0x66;
-      bytes[child.at + 48] ^= 1;
-    }],
+    ['rows of a leaf under media_list_ragged that is no attribute', 'media_lists', /^B13 BAD_BUFFER \d+$/,
+      (packed, bytes) => {
+        const child = packed.nodes.find((node) => node.parent?.codec === 7 && node.name === 'mime');
+        bytes[child.nameBytes.byteOffset + 3] = 0x66;
+        bytes[child.at + 48] ^= 1;
+      }],
   ];
   for (const [what, name, expected, change] of cases) {
     const [ours, theirs] = answers(name, change);
@@ -452,8 +484,9 @@ test('what no vector shows reads as the page says, and as reader.py reads it', f
   }
 });
 
-const FLIPPED = ['lists_of_types', 'sequence_data', 'media_odd_attribute', 'msgpack', 'json', 'metadata', 'prefix_leaders', 'types_constant',
-  'shared_list_attribute_leaves', 'blocks_small_lines', 'blocks_small_filled_split', 'blocks_small_dictionary', 'blocks_small_offsets'];
+const FLIPPED = ['lists_of_types', 'sequence_data', 'media_odd_attribute', 'msgpack', 'json', 'metadata',
+  'prefix_leaders', 'types_constant', 'shared_list_attribute_leaves', 'blocks_small_lines', 'blocks_small_filled_split',
+  'blocks_small_dictionary', 'blocks_small_offsets'];
 const read = (bytes) => open(bytes, { file: true, limits: { result_bytes: 2 ** 22 } }).toJson();
 test('flipped bits are found, and with checksums made again refused or read', function* () {
   const next = numbersFrom(88172645);
@@ -506,7 +539,8 @@ test('of changed bytes this reader, reader.py and the command say the same: rule
   });
   const python = run('python3', '-B', '-c', VERIFY, ...files).trim().split('\n');
   for (const [i, name] of files.entries())
-    if (ours[i] !== python[i] || ours[i] !== verdict(name)) yield `${i}: ${ours[i]}; reader.py: ${python[i]}; command: ${verdict(name)}`;
+    if (ours[i] !== python[i] || ours[i] !== verdict(name))
+      yield `${i}: ${ours[i]}; reader.py: ${python[i]}; command: ${verdict(name)}`;
 });
 
 test('a file that is cut, or longer, is refused at every length', function* () {
@@ -516,7 +550,8 @@ test('a file that is cut, or longer, is refused at every length', function* () {
       if (!/ TRUNCATED /.test(refusal(() => open(bytes.subarray(0, length))))) yield `${name}: ${length} bytes`;
     const longer = new Uint8Array(bytes.length + 1);
     longer.set(bytes);
-    if (refusal(() => open(longer, { file: true })) !== `H9 TRAILING_BYTES ${bytes.length}`) yield `${name}: a byte more`;
+    const found = refusal(() => open(longer, { file: true }));
+    if (found !== `H9 TRAILING_BYTES ${bytes.length}`) yield `${name}: a byte more`;
     if (!(open(longer) instanceof Packed)) yield `${name}: memory may be larger`;
   }
 });
