@@ -35,6 +35,7 @@ def decimal(number: int) -> str:
     >>> decimal(-(10**5000)) == "-1" + "0" * 5000
     True
     """
+    number = int.__pos__(number)  # of a subclass, too, what it is and not what it says
     if number < 0:
         return "-" + decimal(-number)
     pieces = []

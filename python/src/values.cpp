@@ -76,10 +76,12 @@ PyObject *Values::list(const packbuf_value &value, const Shown *shown) {
   return list.release();
 }
 
-// Names of fields come again in every row, from the same place. Borrowed.
+// Names of fields come again in every row, from the same place. In an arena, which ends before this does, one place can
+// have had another text. Borrowed.
 PyObject *Values::key(const packbuf_value &key) {
   Name &name = names_[(reinterpret_cast<uintptr_t>(key.as.text.data) ^ key.as.text.size) % names_.size()];
-  if (name.object && name.data == key.as.text.data && name.size == key.as.text.size) return name.object;
+  if (name.object && name.data == key.as.text.data && name.size == key.as.text.size && view_.contains(name.data))
+    return name.object;
   PyObject *object = text(key);
   PyUnicode_InternInPlace(&object);
   Py_XDECREF(name.object);

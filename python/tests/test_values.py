@@ -363,6 +363,77 @@ def test_dicts_that_default_changes():
         assert "changed while it was packed" in str(caught.value)
 
 
+def test_a_key_that_default_lets_go_of():
+    others = []
+
+    def lets_go(_):
+        cell.clear()
+        others.extend(f"{i:044d}" for i in range(1000))  # one of them lies where the key was
+        return frozenset()
+
+    cell = {"k" * int("44"): {1}}
+    with pytest.raises(packbuf.Unencodable) as failure:
+        packbuf.pack({"x": [{"k" * 44: 1}, cell]}, default=lets_go)
+    assert (failure.value.path, failure.value.row) == ("x." + "k" * 44, 1)
+
+
+class SaysInt:
+    __class__ = property(lambda self: int)
+
+
+class SaysFloats(np.ndarray):
+    dtype = property(lambda self: np.dtype("f8"))
+
+
+@pytest.mark.parametrize("liar", [SaysInt(), np.array([{1}], dtype=object).view(SaysFloats)])
+def test_default_that_lies_about_what_it_returns(liar):
+    with pytest.raises(packbuf.Error, match="DEPTH"):
+        packbuf.pack({"x": [liar]}, default=lambda value: liar)
+
+
+def test_a_type_whose_name_is_no_text():
+    class Kind(type):
+        __name__ = property(lambda cls: "\ud800")
+
+    class Odd(metaclass=Kind):
+        pass
+
+    for options in {}, {"default": lambda value: Odd()}:
+        with pytest.raises(packbuf.Unencodable):
+            packbuf.pack({"x": [{1}]} if options else {"x": [Odd()]}, **options)
+
+
+class Wrong(int):
+    """Says of itself what it is not, and changes what it lies in."""
+
+    def __lt__(self, other):
+        return self.lies_in.clear() or not int(self) < other
+
+    def __divmod__(self, other):
+        return 0, 5
+
+    def __neg__(self):
+        return self
+
+
+def test_subclasses_of_int_are_what_they_are():
+    for number in 10**30, -(10**30):
+        odd = Wrong(number)
+        odd.lies_in = {odd: ["y" * 50]}
+        back = packbuf.open(packbuf.pack({"x": [odd], "k": [odd.lies_in]}))
+        assert back["x"].tolist() == [number] and back["k"].tolist() == [{number: ["y" * 50]}]
+
+
+@pytest.mark.parametrize("codec", ["json_ragged", "msgpack_ragged"])
+@pytest.mark.parametrize("packing", [None, "smallest"])
+def test_keys_that_lie_in_one_place_one_after_the_other(codec, packing):
+    rows = [{"m": {f"k\n{i:05d}": i, f"\u00e9\t{i:05d}": [i]}} for i in range(5000)]
+    view = packbuf.open(packbuf.pack(rows, schema={"m": {"codec": codec}}, packing=packing))
+    for way in view.rows(), view.select("m").tolist(), [{"m": cell} for cell in view["m"]], [{"m": cell} for cell in view["m"].numpy()]:
+        assert way == rows
+    assert view["m"][::2] == [row["m"] for row in rows[::2]]
+
+
 @pytest.mark.parametrize("length", [3, LONG, 2000])
 def test_inference_of_what_contains_itself(length):
     one: list = []
