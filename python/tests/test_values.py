@@ -6,6 +6,7 @@ PACKBUF_CASES=100000 makes it a campaign: make python-cases.
 import datetime as dt
 import pickle
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -375,6 +376,41 @@ def test_a_key_that_default_lets_go_of():
     with pytest.raises(packbuf.Unencodable) as failure:
         packbuf.pack({"x": [{"k" * 44: 1}, cell]}, default=lets_go)
     assert (failure.value.path, failure.value.row) == ("x." + "k" * 44, 1)
+
+
+def test_text_that_is_no_utf8_wherever_it_is():
+    batch = {
+        "mime": [packbuf.Media(b"a", mime="image/jpeg"), packbuf.Media(b"b", mime="image/x-portable")],
+        "mode": [packbuf.Media(b"a", mode="modest and more"), packbuf.Media(b"b", mode="modern and less")],
+        "opaque": [packbuf.Opaque("serial and more", b"a"), packbuf.Opaque("serious and less", b"b")],
+        "text": ["some text here", "some more"],
+    }
+    packed = bytearray(packbuf.pack(batch, checksums=False))
+    for name, word in zip(batch, [b"image/jpeg", b"modest and", b"serial and", b"some text"]):
+        bad = bytearray(packed)
+        assert packed.count(word) == 1
+        bad[packed.index(word)] = 0x80
+        for read in (packbuf.Field.tolist, packbuf.Field.numpy, lambda field: field[::2]):
+            with pytest.raises(packbuf.Malformed, match="BAD_UTF8|BAD_MSGPACK"):
+                read(packbuf.open(bad)[name])
+
+
+def test_long_numbers_of_strangers_take_less_than_the_square():
+    digits = "123456789" * 90_000
+
+    def piece_by_piece():
+        number = 0
+        for at in range(0, len(digits), 3000):
+            number = number * 10**3000 + int(digits[at : at + 3000])
+        return number
+
+    packed = packbuf.pack({"x": [piece_by_piece(), -piece_by_piece()]})
+    begin = time.thread_time()
+    want = piece_by_piece()
+    between = time.thread_time()
+    got = packbuf.open(packed)["x"][0]
+    assert got == want and time.thread_time() - between < (between - begin) / 1.5
+    assert packbuf.open(packed)["x"][1] == -want
 
 
 class SaysInt:
