@@ -59,7 +59,8 @@ def _joined(digits: str) -> int:
     if len(digits) <= _DIGITS:
         return int(digits)
     low = len(digits) // 2
-    return _joined(digits[:-low]) * 10**low + _joined(digits[-low:])
+    power: int = 10**low
+    return _joined(digits[:-low]) * power + _joined(digits[-low:])
 
 
 # ---- on the way in ----
