@@ -76,8 +76,8 @@ static PyObject *node_descr(const View &view, uint32_t index, bool bits) {
     return descr_of(packbuf_dtype_of(PACKBUF_DTYPE_UINT, node.dtype.bits));
   if (node.logical_type != 1) return descr_of(node.dtype);
   const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
-  return must(PyObject_CallMethod(module.get(), "time_dtype", "s#", node.parameter.data,
-                                  static_cast<Py_ssize_t>(node.parameter.size)));
+  const Ref unit = Ref::take(text_object(node.parameter.data, node.parameter.size));
+  return must(PyObject_CallMethod(module.get(), "time_dtype", "O", unit.get()));
 }
 
 PyObject *Selection::in_place(uint32_t node, bool bits) const {

@@ -214,7 +214,8 @@ Arrow::Arrow(PyObject *object) {
 void Arrow::take_stream(PyObject *capsule) {
   auto *stream = pointer<ArrowArrayStream>(capsule, stream_name);
   int failed;
-  if (!stream->release) fail(PACKBUF_INVALID_ARGUMENT, "a stream of Arrow that is released");
+  if (!stream->release || !stream->get_schema || !stream->get_next || !stream->get_last_error)
+    fail(PACKBUF_INVALID_ARGUMENT, "a stream of Arrow that is released, or lacks a part");
   {
     Unlocked unlocked;
     failed = stream->get_schema(stream, &schema_);

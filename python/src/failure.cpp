@@ -68,15 +68,19 @@ static PyObject *number_or_none(uint64_t number) {
   return PyLong_FromUnsignedLongLong(number);
 }
 
+// Words of others, such as a producer's of Arrow, may be no UTF-8, and long paths are cut short.
+static PyObject *words(const std::string &text) {
+  return PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
+}
+
 PyObject *error_of(const Failure &failure) {
   const packbuf_error &error = failure.error;
   const Ref module = Ref::take(PyImport_ImportModule("packbuf._errors"));
   if (!module) return nullptr;
-  return PyObject_CallMethod(module.get(), "make", "iss#NNNNs#", static_cast<int>(error.code),
-                             error.rule ? packbuf_rule_name(error.rule) : nullptr, failure.message.data(),
-                             static_cast<Py_ssize_t>(failure.message.size()), number_or_none(error.row),
-                             number_or_none(error.offset), number_or_none(error.needed), number_or_none(error.fragment),
-                             failure.path.data(), static_cast<Py_ssize_t>(failure.path.size()));
+  return PyObject_CallMethod(module.get(), "make", "isNNNNNN", static_cast<int>(error.code),
+                             error.rule ? packbuf_rule_name(error.rule) : nullptr, words(failure.message),
+                             number_or_none(error.row), number_or_none(error.offset), number_or_none(error.needed),
+                             number_or_none(error.fragment), words(failure.path));
 }
 
 void raise(const Failure &failure) {

@@ -45,7 +45,8 @@ PyObject *Values::object(const packbuf_value &value, const Shown *shown) {
       PyObject *number = must(PyLong_FromLongLong(value.as.i));
       if (!shown || shown->unit.empty()) return number;
       const Ref held = Ref::take(number), make = Ref::take(plugin("time"));
-      return must(PyObject_CallFunction(make.get(), "Os", number, shown->unit.c_str()));
+      const Ref unit = Ref::take(text_object(shown->unit.data(), shown->unit.size()));
+      return must(PyObject_CallFunctionObjArgs(make.get(), number, unit.get(), nullptr));
     }
     case PACKBUF_UINT: return must(PyLong_FromUnsignedLongLong(value.as.u));
     case PACKBUF_BIGINT: {
@@ -76,10 +77,12 @@ PyObject *Values::list(const packbuf_value &value, const Shown *shown) {
   return list.release();
 }
 
-// Names of fields come again in every row, from the same place. Borrowed.
+// Names of fields come again in every row, from the same place. In an arena, which ends before this does, one place can
+// have had another text. Borrowed.
 PyObject *Values::key(const packbuf_value &key) {
   Name &name = names_[(reinterpret_cast<uintptr_t>(key.as.text.data) ^ key.as.text.size) % names_.size()];
-  if (name.object && name.data == key.as.text.data && name.size == key.as.text.size) return name.object;
+  if (name.object && name.data == key.as.text.data && name.size == key.as.text.size && view_.contains(name.data))
+    return name.object;
   PyObject *object = text(key);
   PyUnicode_InternInPlace(&object);
   Py_XDECREF(name.object);
@@ -125,7 +128,8 @@ PyObject *Values::tensor(const packbuf_tensor &tensor, const Shown *shown) {
   const bool natural_tensor = tensor.form == PACKBUF_FORM_TENSOR || tensor.form == PACKBUF_FORM_NATURAL;
   if (shown && !shown->unit.empty()) {
     const Ref make = Ref::take(plugin("time_dtype"));
-    PyObject *descr = must(PyObject_CallFunction(make.get(), "s", shown->unit.c_str()));
+    const Ref unit = Ref::take(text_object(shown->unit.data(), shown->unit.size()));
+    PyObject *descr = must(PyObject_CallFunctionObjArgs(make.get(), unit.get(), nullptr));
     const Ref times = Ref::take(array(tensor, descr));
     if (tensor.form == PACKBUF_FORM_ARRAY && !shown->plain_scalar) return Py_NewRef(times.get());
     return must(PyArray_ToScalar(PyArray_DATA(reinterpret_cast<PyArrayObject *>(times.get())),
@@ -154,18 +158,22 @@ static PyObject *number_or_none(int64_t number) {
 }
 
 PyObject *Values::media(const packbuf_media &media) {
+  const auto text_or_none = [](const char *data, size_t size) {
+    return Ref::take(data ? text_object(data, size) : Py_NewRef(Py_None));
+  };
   const Ref make = Ref::take(plugin("media"));
-  return must(PyObject_CallFunction(
-      make.get(), "Nz#z#NNNNi", bytes(media.data, media.size), media.mime, static_cast<Py_ssize_t>(media.mime_size),
-      media.mode, static_cast<Py_ssize_t>(media.mode_size), number_or_none(media.height), number_or_none(media.width),
-      number_or_none(media.channels), media.has_rate ? PyFloat_FromDouble(media.rate) : Py_NewRef(Py_None),
-      view_.manner().images));
+  const Ref mime = text_or_none(media.mime, media.mime_size), mode = text_or_none(media.mode, media.mode_size);
+  return must(PyObject_CallFunction(make.get(), "NOONNNNi", bytes(media.data, media.size), mime.get(), mode.get(),
+                                    number_or_none(media.height), number_or_none(media.width),
+                                    number_or_none(media.channels),
+                                    media.has_rate ? PyFloat_FromDouble(media.rate) : Py_NewRef(Py_None),
+                                    view_.manner().images));
 }
 
 PyObject *Values::opaque(const packbuf_opaque &opaque) {
   const Ref make = Ref::take(plugin("opaque"));
-  return must(PyObject_CallFunction(make.get(), "s#NO", opaque.serializer,
-                                    static_cast<Py_ssize_t>(opaque.serializer_size), bytes(opaque.data, opaque.size),
+  const Ref serializer = Ref::take(text_object(opaque.serializer, opaque.serializer_size));
+  return must(PyObject_CallFunction(make.get(), "ONO", serializer.get(), bytes(opaque.data, opaque.size),
                                     view_.manner().allow_pickle ? Py_True : Py_False));
 }
 

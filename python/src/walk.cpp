@@ -16,6 +16,7 @@ Walk::Walk(packbuf_arena *arena, Held *held, bool allow_pickle, PyObject *stand_
 packbuf_value Walk::value(PyObject *object) {
   packbuf_value out;
   depth_ = 0;
+  asked_ = 0;
   if (kinds_only_ && put_kinds(object, &out)) return out;
   try {
     put(object, &out, 0);
@@ -278,9 +279,14 @@ void Walk::put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth) {
 }
 
 // Text keys repeat from row to row, as the same object or, in rows of JSON, as an equal one: all get the bytes of the
-// first, which the core then need not compare.
-void Walk::put_key(PyObject *key, packbuf_value *out) {
-  if (!PyUnicode_CheckExact(key)) return put_odd_key(key, out);
+// first, which the core then need not compare. Returns the key, or the first that is equal: it is held, for the path of
+// what lies below, whatever becomes of the dict.
+PyObject *Walk::put_key(PyObject *key, packbuf_value *out) {
+  if (!PyUnicode_CheckExact(key)) {
+    held_->add(key);
+    put_odd_key(key, out);
+    return key;
+  }
   const Py_hash_t hash = text_hash(key);
   Key &known = keys_[static_cast<size_t>(hash) % keys_.size()];
   if (known.object != key) {
@@ -288,15 +294,16 @@ void Walk::put_key(PyObject *key, packbuf_value *out) {
     const char *text = known.object && known.hash == hash ? text_of(key, &size) : nullptr;
     if (!text) PyErr_Clear();
     if (!text || static_cast<size_t>(size) != known.size || memcmp(text, known.text, known.size) != 0) {
-      put_text(key, out);
       held_->add(key);
+      put_text(key, out);
       known = {key, hash, out->as.text.data, out->as.text.size};
-      return;
+      return key;
     }
   }
   out->kind = PACKBUF_STRING;
   out->as.text.data = known.text;
   out->as.text.size = known.size;
+  return known.object;
 }
 
 void Walk::put_odd_key(PyObject *key, packbuf_value *out) {
@@ -307,7 +314,6 @@ void Walk::put_odd_key(PyObject *key, packbuf_value *out) {
   else if (PyFloat_Check(key)) *out = packbuf_float(PyFloat_AsDouble(key));
   else if (PyBytes_Check(key)) *out = packbuf_bytes(bytes_data(key), static_cast<size_t>(bytes_size(key)));
   else fail(PACKBUF_UNENCODABLE, "a dict key is " + type_name(key) + ": keys are str, int, float, bool, bytes or None");
-  held_->add(key);
 }
 
 void Walk::put_dict(PyObject *dict, packbuf_value *out, unsigned depth) {
@@ -318,9 +324,10 @@ void Walk::put_dict(PyObject *dict, packbuf_value *out, unsigned depth) {
   PyObject *key, *item;
   Py_ssize_t position = 0, i = 0;
   for (; i < count && PyDict_Next(dict, &position, &key, &item); i++) {
+    const Ref hold_item = PyUnicode_CheckExact(key) ? Ref() : Ref::borrow(item); // odd keys may run Python code
     steps_[depth].key = key;
     depth_ = depth + 1;
-    put_key(key, &entries[i].key);
+    steps_[depth].key = put_key(key, &entries[i].key);
     put(item, &entries[i].value, depth + 1);
   }
   if (i != count || i != PyDict_Size(dict)) fail(PACKBUF_INVALID_ARGUMENT, "a dict changed while it was packed");
@@ -378,6 +385,13 @@ void Walk::put_tensor(PyObject *tensor, packbuf_value *out, unsigned depth) {
   }
 }
 
+// With the words of packbuf._plugin, in which names of types are the caller's.
+[[noreturn]] static void refuse(PyObject *words) {
+  const char *text = PyUnicode_AsUTF8AndSize(words, nullptr);
+  PyErr_Clear(); // a lone surrogate
+  fail(PACKBUF_UNENCODABLE, text ? text : "no value that packbuf has");
+}
+
 // packbuf._plugin.describe(object, allow_pickle, stand_in) says in (word, ...) what an unusual object is; None: nothing
 // known.
 bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
@@ -392,13 +406,20 @@ bool Walk::put_plugin(PyObject *object, packbuf_value *out, unsigned depth) {
   const char *word = must(tuple_item(told.get(), 0)) ? PyUnicode_AsUTF8AndSize(tuple_item(told.get(), 0), nullptr) : "";
   PyObject *what = tuple_size(told.get()) > 1 ? tuple_item(told.get(), 1) : nullptr;
   if (!strcmp(word, "buffer")) put_buffer(what, out);
-  else if (!strcmp(word, "value")) put(what, out, depth);
+  else if (!strcmp(word, "value")) put_instead(what, out, depth);
   else if (!strcmp(word, "complex")) put_numpy(what, out, depth);
   else if (!strcmp(word, "media")) put_media(told.get(), out);
   else if (!strcmp(word, "time")) put_time(told.get(), out);
   else if (!strcmp(word, "opaque")) put_opaque(what, tuple_item(told.get(), 2), out);
-  else fail(PACKBUF_UNENCODABLE, what ? PyUnicode_AsUTF8AndSize(what, nullptr) : word);
+  else refuse(what);
   return true;
+}
+
+// What stands in for a value. One that only says to be of a type that stands in would be asked about for ever.
+void Walk::put_instead(PyObject *object, packbuf_value *out, unsigned depth) {
+  if (++asked_ > max_depth) fail(PACKBUF_DEPTH, "what default() returned is no value either, again and again");
+  put(object, out, depth);
+  asked_--;
 }
 
 // Text that a caller put where only text may be.

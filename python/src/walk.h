@@ -88,11 +88,12 @@ class Walk {
   const packbuf_value *alike(Numbers numbers, size_t count);
   void put_tuple(PyObject *tuple, packbuf_value *out, unsigned depth);
   void put_dict(PyObject *dict, packbuf_value *out, unsigned depth);
-  void put_key(PyObject *key, packbuf_value *out);
+  PyObject *put_key(PyObject *key, packbuf_value *out);
   void put_odd_key(PyObject *key, packbuf_value *out);
   void put_other(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_numpy(PyObject *object, packbuf_value *out, unsigned depth);
   bool put_plugin(PyObject *object, packbuf_value *out, unsigned depth);
+  void put_instead(PyObject *object, packbuf_value *out, unsigned depth);
   void put_tensor(PyObject *tensor, packbuf_value *out, unsigned depth);
   void put_buffer(PyObject *object, packbuf_value *out);
   void put_media(PyObject *fields, packbuf_value *out);
@@ -114,7 +115,8 @@ class Walk {
   std::array<Key, 512> keys_{};
   std::array<PyObject *, max_depth + 1> above_{}; // the containers around a value
   std::array<Step, max_depth + 1> steps_{};
-  size_t depth_ = 0; // of the value that is being put
+  size_t depth_ = 0;   // of the value that is being put
+  unsigned asked_ = 0; // stand-ins around it
   std::vector<Times> times_;
 };
 

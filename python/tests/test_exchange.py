@@ -1,5 +1,6 @@
 """Arrow and DLPack: what pyarrow, polars, duckdb, numpy and torch read of a packed buffer, and what is packed of theirs."""
 
+import ctypes
 import gc
 import importlib
 import json
@@ -299,6 +300,34 @@ def test_a_stream_that_fails(pa):
     reader = pa.RecordBatchReader.from_batches(pa.schema({"a": pa.int64()}), batches())
     with pytest.raises(packbuf.Error, match="the disk is gone"):
         packbuf.pack(reader)
+
+
+class OddStream:
+    """A stream of Arrow, by its struct: what fails says b"\\xff"; functions may be missing."""
+
+    def __init__(self, missing=None):
+        names, call = ["get_schema", "get_next", "get_last_error", "release"], ctypes.c_void_p
+        self.functions = [ctypes.CFUNCTYPE(ctypes.c_int, call, call)(lambda *_: 5)] * 2
+        self.text = ctypes.create_string_buffer(b"\xff")
+        self.functions += [ctypes.CFUNCTYPE(call, call)(lambda _: ctypes.addressof(self.text)), ctypes.CFUNCTYPE(None, call)(lambda _: None)]
+        pointers = [None if name == missing else ctypes.cast(function, call).value for name, function in zip(names, self.functions)]
+        self.struct = (call * 5)(*pointers, None)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        return new(ctypes.addressof(self.struct), b"arrow_array_stream", None)
+
+
+@pytest.mark.parametrize("missing", ["get_schema", "get_next", "get_last_error", "release"])
+def test_a_stream_that_lacks_a_part(missing):
+    with pytest.raises(packbuf.Error, match="INVALID_ARGUMENT in a: .* lacks a part"):
+        packbuf.pack({"a": OddStream(missing)})
+
+
+def test_a_stream_whose_words_are_no_text():
+    with pytest.raises(packbuf.Error, match="SYSTEM in a: \ufffd"):
+        packbuf.pack({"a": OddStream()})
 
 
 def test_bad_bytes_are_refused_and_not_handed_on(pa):

@@ -6,6 +6,7 @@ PACKBUF_CASES=100000 makes it a campaign: make python-cases.
 import datetime as dt
 import pickle
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -361,6 +362,112 @@ def test_dicts_that_default_changes():
             packbuf.pack({"x": [cell]}, default=default)
         assert caught.value.code == Status.INVALID_ARGUMENT
         assert "changed while it was packed" in str(caught.value)
+
+
+def test_a_key_that_default_lets_go_of():
+    others = []
+
+    def lets_go(_):
+        cell.clear()
+        others.extend(f"{i:044d}" for i in range(1000))  # one of them lies where the key was
+        return frozenset()
+
+    cell = {"k" * int("44"): {1}}
+    with pytest.raises(packbuf.Unencodable) as failure:
+        packbuf.pack({"x": [{"k" * 44: 1}, cell]}, default=lets_go)
+    assert (failure.value.path, failure.value.row) == ("x." + "k" * 44, 1)
+
+
+def test_text_that_is_no_utf8_wherever_it_is():
+    batch = {
+        "mime": [packbuf.Media(b"a", mime="image/jpeg"), packbuf.Media(b"b", mime="image/x-portable")],
+        "mode": [packbuf.Media(b"a", mode="modest and more"), packbuf.Media(b"b", mode="modern and less")],
+        "opaque": [packbuf.Opaque("serial and more", b"a"), packbuf.Opaque("serious and less", b"b")],
+        "text": ["some text here", "some more"],
+    }
+    packed = bytearray(packbuf.pack(batch, checksums=False))
+    for name, word in zip(batch, [b"image/jpeg", b"modest and", b"serial and", b"some text"]):
+        bad = bytearray(packed)
+        assert packed.count(word) == 1
+        bad[packed.index(word)] = 0x80
+        for read in (packbuf.Field.tolist, packbuf.Field.numpy, lambda field: field[::2]):
+            with pytest.raises(packbuf.Malformed, match="BAD_UTF8|BAD_MSGPACK"):
+                read(packbuf.open(bad)[name])
+
+
+def test_long_numbers_of_strangers_take_less_than_the_square():
+    digits = "123456789" * 90_000
+
+    def piece_by_piece():
+        number = 0
+        for at in range(0, len(digits), 3000):
+            number = number * 10**3000 + int(digits[at : at + 3000])
+        return number
+
+    packed = packbuf.pack({"x": [piece_by_piece(), -piece_by_piece()]})
+    begin = time.thread_time()
+    want = piece_by_piece()
+    between = time.thread_time()
+    got = packbuf.open(packed)["x"][0]
+    assert got == want and time.thread_time() - between < (between - begin) / 1.5
+    assert packbuf.open(packed)["x"][1] == -want
+
+
+class SaysInt:
+    __class__ = property(lambda self: int)
+
+
+class SaysFloats(np.ndarray):
+    dtype = property(lambda self: np.dtype("f8"))
+
+
+@pytest.mark.parametrize("liar", [SaysInt(), np.array([{1}], dtype=object).view(SaysFloats)])
+def test_default_that_lies_about_what_it_returns(liar):
+    with pytest.raises(packbuf.Error, match="DEPTH"):
+        packbuf.pack({"x": [liar]}, default=lambda value: liar)
+
+
+def test_a_type_whose_name_is_no_text():
+    class Kind(type):
+        __name__ = property(lambda cls: "\ud800")
+
+    class Odd(metaclass=Kind):
+        pass
+
+    for options in {}, {"default": lambda value: Odd()}:
+        with pytest.raises(packbuf.Unencodable):
+            packbuf.pack({"x": [{1}]} if options else {"x": [Odd()]}, **options)
+
+
+class Wrong(int):
+    """Says of itself what it is not, and changes what it lies in."""
+
+    def __lt__(self, other):
+        return self.lies_in.clear() or not int(self) < other
+
+    def __divmod__(self, other):
+        return 0, 5
+
+    def __neg__(self):
+        return self
+
+
+def test_subclasses_of_int_are_what_they_are():
+    for number in 10**30, -(10**30):
+        odd = Wrong(number)
+        odd.lies_in = {odd: ["y" * 50]}
+        back = packbuf.open(packbuf.pack({"x": [odd], "k": [odd.lies_in]}))
+        assert back["x"].tolist() == [number] and back["k"].tolist() == [{number: ["y" * 50]}]
+
+
+@pytest.mark.parametrize("codec", ["json_ragged", "msgpack_ragged"])
+@pytest.mark.parametrize("packing", [None, "smallest"])
+def test_keys_that_lie_in_one_place_one_after_the_other(codec, packing):
+    rows = [{"m": {f"k\n{i:05d}": i, f"\u00e9\t{i:05d}": [i]}} for i in range(5000)]
+    view = packbuf.open(packbuf.pack(rows, schema={"m": {"codec": codec}}, packing=packing))
+    for way in view.rows(), view.select("m").tolist(), [{"m": cell} for cell in view["m"]], [{"m": cell} for cell in view["m"].numpy()]:
+        assert way == rows
+    assert view["m"][::2] == [row["m"] for row in rows[::2]]
 
 
 @pytest.mark.parametrize("length", [3, LONG, 2000])
