@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packbuf import _core, _torch
+from packbuf._arguments import texts
 from packbuf._errors import Status, error_of
 from packbuf._exchange import Arrow
 
@@ -45,7 +46,7 @@ def row_argument(rows: Any) -> Any:
 
 def patterns_of(fields: Sequence[str] | str | None) -> list[str]:
     """Patterns as the C++ half wants them; none: all fields."""
-    return [fields] if isinstance(fields, str) else list(fields or ())
+    return texts(fields, "a path or pattern")
 
 
 def _integer(number: Any) -> int:

@@ -351,8 +351,14 @@ static void bind_view(nb::module_ &m) {
       .def_prop_ro("kind", [](const View &self) { return static_cast<int>(self.get()->kind); })
       .def_prop_ro("profile", [](const View &self) { return static_cast<int>(self.get()->profile); })
       .def("node", [](const View &self, uint32_t index) { return describe_node(self, self.node(index)); })
-      .def("find", [](const View &self, unsigned scope,
-                      const std::string &path) { return describe_node(self, self.find(scope, path)); })
+      .def("find",
+           [](const View &self, unsigned scope, nb::str path) {
+             Py_ssize_t size;
+             const char *text = PyUnicode_AsUTF8AndSize(path.ptr(), &size);
+             PyErr_Clear();
+             if (!text) fail(PACKBUF_NOT_FOUND, "no column's name has a lone surrogate");
+             return describe_node(self, self.find(scope, std::string(text, static_cast<size_t>(size))));
+           })
       .def("has_mask", &View::has_mask)
       .def("buffers", &node_buffers)
       .def("metadata", &metadata)
