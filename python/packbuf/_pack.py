@@ -228,7 +228,7 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
         usual = begun.add_usual(taken.fields) if type(taken.fields) is dict else 0
         for name, column in islice(taken.fields.items(), usual, None):
             _add(begun, text(name, "a field's name"), column)
-    for name, value in {**taken.values, **_mapping(options.get("batch_values"), "batch values")}.items():
+    for name, value in {**taken.values, **_mapping(options.get("batch_values"), "batch_values")}.items():
         begun.add_batch_value(text(name, "a batch value's name"), value)
     for key, words in {**taken.metadata, **_mapping(options.get("metadata"), "metadata")}.items():
         _add_metadata(begun, key, words)
@@ -256,7 +256,7 @@ def _callable(default: Any) -> Callable[[Any], Any] | None:
 
 def _mapping(given: Any, what: str) -> Mapping[Any, Any]:
     if not isinstance(given or {}, Mapping):
-        raise error_of(Status.WRONG_TYPE, f"{what}: a mapping by name is wanted, not {type(given).__name__}")
+        raise error_of(Status.WRONG_TYPE, f"{what} is a mapping by name, not {type(given).__name__}")
     return given or {}
 
 

@@ -412,7 +412,12 @@ static void bind_selection(nb::module_ &m) {
            [](const Selection &self, uint32_t node, uintptr_t address, uint64_t capacity) {
              self.copy_into(node, reinterpret_cast<void *>(address), capacity, {0, 0, 0});
            })
-      .def("ragged", [](const Selection &self, uint32_t node, bool bits) { return own(self.ragged(node, bits)); })
+      .def(
+          "ragged",
+          [](const Selection &self, uint32_t node, bool bits, nb::handle memory) {
+            return own(self.ragged(node, bits, memory.ptr()));
+          },
+          nb::arg(), nb::arg(), nb::arg().none() = nb::none())
       .def("masks", [](const Selection &self, uint32_t node) { return own(self.masks(node)); })
       .def("values",
            [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })
