@@ -612,7 +612,8 @@ PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
  * "as inferred". An entry whose path the batch does not have (it is misspelt, no row has the key, or another entry
  * keeps what is above it whole) is NOT_FOUND, with the path, when the batch is measured; for one list of schemas that
- * serves batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) */
+ * serves batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) An attribute of
+ * media ("image.height") is kept as it is: an entry for one is INVALID_ARGUMENT. */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a
@@ -17516,14 +17517,22 @@ static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, unsigned scope, co
   return UINT32_MAX;
 }
 
-/* Schema entries of paths that the batch does not have: of a misspelt one nobody would notice that it does nothing. A
- * manifest has fields of its own, whatever the options were made for. */
+/* Schema entries that nobody would notice to do nothing: of paths that the batch does not have, and of attributes of
+ * media. A manifest has fields of its own, whatever the options were made for. */
 static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
+  uint32_t near = 0;
   for (size_t i = 0; i < plan->options->schema_count && plan->kind == 1; i++) {
     const packbuf_schema *schema = &plan->options->schemas[i];
-    if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
-        packbuf_i_resolve(plan, schema->batch_value, schema->path, 0) != UINT32_MAX)
-      continue;
+    const uint32_t node = schema->path ? packbuf_i_resolve(plan, schema->batch_value, schema->path, near) : UINT32_MAX;
+    if (node != UINT32_MAX) {
+      const packbuf_i_node *parent = plan->nodes[node]->parent;
+      near = node;
+      if (!parent || parent->kind != PACKBUF_LEAF) continue;
+      return packbuf_i_field_fail(plan->error, PACKBUF_INVALID_ARGUMENT,
+                                  "a schema names an attribute of media, which is kept as it is: name the media",
+                                  schema->path, PACKBUF_NOWHERE);
+    }
+    if (!schema->path || schema->flags & PACKBUF_IF_PRESENT) continue;
     return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND,
                                 schema->batch_value
                                     ? "a schema names a batch value that does not exist (misspelt? else say if_present)"

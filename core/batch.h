@@ -41,7 +41,8 @@ PACKBUF_API packbuf_packing packbuf_packing_for_link(uint32_t gbits);
 /* What the caller asks for at a path ("meta.step", as escaped in section 4 of the spec). Zero-initialised members mean
  * "as inferred". An entry whose path the batch does not have (it is misspelt, no row has the key, or another entry
  * keeps what is above it whole) is NOT_FOUND, with the path, when the batch is measured; for one list of schemas that
- * serves batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) */
+ * serves batches which lack some of its fields there is PACKBUF_IF_PRESENT. (A manifest ignores it.) An attribute of
+ * media ("image.height") is kept as it is: an entry for one is INVALID_ARGUMENT. */
 typedef struct packbuf_schema {
   const char *path;
   packbuf_codec codec;   /* a codec other than AUTO also stops expansion at this path. UNENCODABLE, with the row, when a

@@ -166,14 +166,22 @@ static uint32_t packbuf_i_resolve(const packbuf_i_plan *plan, unsigned scope, co
   return UINT32_MAX;
 }
 
-/* Schema entries of paths that the batch does not have: of a misspelt one nobody would notice that it does nothing. A
- * manifest has fields of its own, whatever the options were made for. */
+/* Schema entries that nobody would notice to do nothing: of paths that the batch does not have, and of attributes of
+ * media. A manifest has fields of its own, whatever the options were made for. */
 static packbuf_status packbuf_i_check_schema_paths(const packbuf_i_plan *plan) {
+  uint32_t near = 0;
   for (size_t i = 0; i < plan->options->schema_count && plan->kind == 1; i++) {
     const packbuf_schema *schema = &plan->options->schemas[i];
-    if (!schema->path || schema->flags & PACKBUF_IF_PRESENT ||
-        packbuf_i_resolve(plan, schema->batch_value, schema->path, 0) != UINT32_MAX)
-      continue;
+    const uint32_t node = schema->path ? packbuf_i_resolve(plan, schema->batch_value, schema->path, near) : UINT32_MAX;
+    if (node != UINT32_MAX) {
+      const packbuf_i_node *parent = plan->nodes[node]->parent;
+      near = node;
+      if (!parent || parent->kind != PACKBUF_LEAF) continue;
+      return packbuf_i_field_fail(plan->error, PACKBUF_INVALID_ARGUMENT,
+                                  "a schema names an attribute of media, which is kept as it is: name the media",
+                                  schema->path, PACKBUF_NOWHERE);
+    }
+    if (!schema->path || schema->flags & PACKBUF_IF_PRESENT) continue;
     return packbuf_i_field_fail(plan->error, PACKBUF_NOT_FOUND,
                                 schema->batch_value
                                     ? "a schema names a batch value that does not exist (misspelt? else say if_present)"

@@ -90,11 +90,19 @@ static packbuf_status packbuf_i_add_arrow_numbers(const packbuf_i_chunked *c, in
 
 /* ---- lists of numbers ---- */
 
-/* Whether no element of the lists is null, so that they are ragged rows of numbers. */
+/* Whether no element of the lists is null, so that they are rows of numbers. What lies under a list of fixed size that
+ * is null itself does not count: writers make it null too. */
 static int packbuf_i_lists_full(const packbuf_i_chunked *c) {
   for (size_t i = 0; i < c->count; i++) {
     const struct ArrowArray *chunk = c->chunks[i];
     uint64_t first = (uint64_t)chunk->offset * c->type->size, count = (uint64_t)chunk->length * c->type->size;
+    if (c->type->kind == PACKBUF_I_ARROW_ROW && packbuf_i_may_be_null(chunk)) {
+      for (uint64_t at = (uint64_t)chunk->offset; at < (uint64_t)(chunk->offset + chunk->length); at++)
+        if (packbuf_i_arrow_valid(chunk, at) &&
+            !packbuf_i_none_null(chunk->children[0], at * c->type->size, c->type->size))
+          return 0;
+      continue;
+    }
     if (c->type->kind == PACKBUF_I_ARROW_LIST) {
       first = (uint64_t)packbuf_i_arrow_offset(c->type, chunk, (uint64_t)chunk->offset);
       count = (uint64_t)packbuf_i_arrow_offset(c->type, chunk, (uint64_t)(chunk->offset + chunk->length)) - first;

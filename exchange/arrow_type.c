@@ -188,6 +188,15 @@ static packbuf_status packbuf_i_read_format(const packbuf_i_importer *in, packbu
   return PACKBUF_OK;
 }
 
+/* Whether dimensions are in their order: no permutation, or that of none. */
+static int packbuf_i_in_order(const packbuf_value *permutation, size_t rank) {
+  if (!permutation) return 1;
+  if (permutation->kind != PACKBUF_LIST || permutation->as.list.count != rank) return 0;
+  for (size_t i = 0; i < rank; i++)
+    if (permutation->as.list.items[i].kind != PACKBUF_INT || permutation->as.list.items[i].as.i != (int64_t)i) return 0;
+  return 1;
+}
+
 /* The shape of arrow.fixed_shape_tensor, {"shape":[2,3]}; another order of the dimensions, or what is no such text,
  * leaves flat lists. */
 static void packbuf_i_read_shape(const packbuf_i_importer *in, packbuf_i_arrow *type, packbuf_text text) {
@@ -195,10 +204,11 @@ static void packbuf_i_read_shape(const packbuf_i_importer *in, packbuf_i_arrow *
   const packbuf_value *shape;
   uint64_t size = 1;
   if (packbuf_json_parse(text.data, text.size, 4, in->arena, &value, NULL) != PACKBUF_OK) return;
-  if (value.kind != PACKBUF_DICT || packbuf_dict_get(&value, "permutation")) return;
+  if (value.kind != PACKBUF_DICT) return;
   shape = packbuf_dict_get(&value, "shape");
   if (!shape || shape->kind != PACKBUF_LIST || shape->as.list.count < 1 || shape->as.list.count >= PACKBUF_MAX_RANK)
     return;
+  if (!packbuf_i_in_order(packbuf_dict_get(&value, "permutation"), shape->as.list.count)) return;
   for (size_t i = 0; i < shape->as.list.count; i++) {
     const packbuf_value *one = &shape->as.list.items[i];
     if (one->kind != PACKBUF_INT || one->as.i < 0 || one->as.i > INT32_MAX) return;

@@ -2217,6 +2217,15 @@ static packbuf_status packbuf_i_read_format(const packbuf_i_importer *in, packbu
   return PACKBUF_OK;
 }
 
+/* Whether dimensions are in their order: no permutation, or that of none. */
+static int packbuf_i_in_order(const packbuf_value *permutation, size_t rank) {
+  if (!permutation) return 1;
+  if (permutation->kind != PACKBUF_LIST || permutation->as.list.count != rank) return 0;
+  for (size_t i = 0; i < rank; i++)
+    if (permutation->as.list.items[i].kind != PACKBUF_INT || permutation->as.list.items[i].as.i != (int64_t)i) return 0;
+  return 1;
+}
+
 /* The shape of arrow.fixed_shape_tensor, {"shape":[2,3]}; another order of the dimensions, or what is no such text,
  * leaves flat lists. */
 static void packbuf_i_read_shape(const packbuf_i_importer *in, packbuf_i_arrow *type, packbuf_text text) {
@@ -2224,10 +2233,11 @@ static void packbuf_i_read_shape(const packbuf_i_importer *in, packbuf_i_arrow *
   const packbuf_value *shape;
   uint64_t size = 1;
   if (packbuf_json_parse(text.data, text.size, 4, in->arena, &value, NULL) != PACKBUF_OK) return;
-  if (value.kind != PACKBUF_DICT || packbuf_dict_get(&value, "permutation")) return;
+  if (value.kind != PACKBUF_DICT) return;
   shape = packbuf_dict_get(&value, "shape");
   if (!shape || shape->kind != PACKBUF_LIST || shape->as.list.count < 1 || shape->as.list.count >= PACKBUF_MAX_RANK)
     return;
+  if (!packbuf_i_in_order(packbuf_dict_get(&value, "permutation"), shape->as.list.count)) return;
   for (size_t i = 0; i < shape->as.list.count; i++) {
     const packbuf_value *one = &shape->as.list.items[i];
     if (one->kind != PACKBUF_INT || one->as.i < 0 || one->as.i > INT32_MAX) return;
@@ -2934,11 +2944,19 @@ static packbuf_status packbuf_i_add_arrow_numbers(const packbuf_i_chunked *c, in
 
 /* ---- lists of numbers ---- */
 
-/* Whether no element of the lists is null, so that they are ragged rows of numbers. */
+/* Whether no element of the lists is null, so that they are rows of numbers. What lies under a list of fixed size that
+ * is null itself does not count: writers make it null too. */
 static int packbuf_i_lists_full(const packbuf_i_chunked *c) {
   for (size_t i = 0; i < c->count; i++) {
     const struct ArrowArray *chunk = c->chunks[i];
     uint64_t first = (uint64_t)chunk->offset * c->type->size, count = (uint64_t)chunk->length * c->type->size;
+    if (c->type->kind == PACKBUF_I_ARROW_ROW && packbuf_i_may_be_null(chunk)) {
+      for (uint64_t at = (uint64_t)chunk->offset; at < (uint64_t)(chunk->offset + chunk->length); at++)
+        if (packbuf_i_arrow_valid(chunk, at) &&
+            !packbuf_i_none_null(chunk->children[0], at * c->type->size, c->type->size))
+          return 0;
+      continue;
+    }
     if (c->type->kind == PACKBUF_I_ARROW_LIST) {
       first = (uint64_t)packbuf_i_arrow_offset(c->type, chunk, (uint64_t)chunk->offset);
       count = (uint64_t)packbuf_i_arrow_offset(c->type, chunk, (uint64_t)(chunk->offset + chunk->length)) - first;

@@ -14,6 +14,13 @@ wheel() { # compiled at -O1: what is tested here is not speed. The build folder 
         pip install -q --no-deps --force-reinstall "$work"/dist/packbuf-*.whl
 }
 
+tagged() { # what the wheel says it fits is what its module is: of one version of Python, or of the stable ABI
+    local wheel module
+    wheel=$(echo "$work"/dist/packbuf-*.whl)
+    module=$(python -m zipfile -l "$wheel" | grep -o '_core\.[^ ]*so') || return
+    case $wheel in *-abi3-*) [ "$module" = _core.abi3.so ] ;; *) [[ $module == _core.cpython-* ]] ;; esac
+}
+
 exports() { # nothing of the C core leaves the module
     local module
     module=$(cd "$work" && python -c 'import packbuf._core as core; print(core.__file__)') || return
@@ -50,6 +57,7 @@ EOF
 }
 
 tap_run "pip wheel ./python, and its installation" wheel
+tap_run "the wheel's tag is that of its module" tagged
 tap_run "the module exports nothing of the C core" exports
 tap_run "the sdist stands alone" sdist
 tap_run "mypy --strict" env -C python mypy --cache-dir "$work/mypy"

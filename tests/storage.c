@@ -64,6 +64,43 @@ static void test_schema_paths(void) {
   }
 }
 
+/* Attributes of media are kept as they are: an entry for one is refused, which would do nothing. */
+static void test_schema_of_media(void) {
+  static const struct {
+    const char *path;
+    unsigned flags;
+    packbuf_status status;
+  } cases[] = {{"m", 0, PACKBUF_OK},
+               {"m.mime", 0, PACKBUF_INVALID_ARGUMENT},
+               {"m.height", PACKBUF_IF_PRESENT, PACKBUF_INVALID_ARGUMENT},
+               {"l.height", PACKBUF_KEEP_PLAIN, PACKBUF_INVALID_ARGUMENT},
+               {"m.width", 0, PACKBUF_NOT_FOUND},
+               {"m.width", PACKBUF_IF_PRESENT, PACKBUF_OK}};
+  static const packbuf_dtype any = {0, 0, 0};
+  packbuf_media media = packbuf_media_of("png", 3, "image/png");
+  packbuf_value items[2], image, list;
+  media.height = 2;
+  items[0] = items[1] = image = packbuf_media_value(&media);
+  list = packbuf_list(items, 2);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    packbuf_schema entry = schema_of(cases[i].path, PACKBUF_CODEC_AUTO, any, cases[i].flags);
+    packbuf_options options = packbuf_default_options();
+    packbuf_error error;
+    packbuf_status status;
+    uint64_t size;
+    mv_trip trip;
+    options.schemas = &entry;
+    options.schema_count = 1;
+    mv_trip_begin(&trip, 1, &options);
+    status = packbuf_add_values(&trip.batch, "m", &image, &error);
+    if (!status) status = packbuf_add_values(&trip.batch, "l", &list, &error);
+    if (!status) status = packbuf_measure(&trip.batch, &size, &error);
+    tap_ok(status == cases[i].status && (!status || strcmp(error.path, cases[i].path) == 0), "schema of %s of media: %s",
+           cases[i].path, packbuf_status_name(status));
+    mv_trip_end(&trip);
+  }
+}
+
 static void test_schema(void) {
   static const int64_t sevens[40] = {7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
                                      7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7};
@@ -246,6 +283,7 @@ static void test_schema(void) {
          "a schema of a path that does not exist: NOT_FOUND, with the path");
   mv_trip_end(&trip);
   test_schema_paths();
+  test_schema_of_media();
   mv_free();
 }
 

@@ -271,20 +271,17 @@ class _Making:
             return self._tensor(field)
         if kind == "jagged":
             tail = tuple(_lengths(more[0])) if more else None
-            return self._there(_torch.jagged(self._ragged(field), field.dtype or "", tail))
+            return _torch.jagged(*self._elements(field), tail)
         if kind == "nested":
-            return self._there(_torch.nested(self._ragged(field) if field.rows else None, *more))
+            return _torch.nested(*self._elements(field)[:2], *more)
         raise error_of(Status.WRONG_TYPE, f"{kind!r} is no kind of column", path=field.path)
 
     def _cells(self, field: Field) -> list[Any]:
         cells: list[Any] = field[slice(None) if self._how.rows is None else self._how.rows]
         return cells
 
-    def _ragged(self, field: Field) -> Ragged:
-        return Columns(field._chosen(self._how.rows), field).ragged(True)
-
-    def _there(self, tensor: Any) -> Any:
-        return tensor if self._how.device is None else tensor.to(self._how.device)
+    def _elements(self, field: Field) -> tuple[Ragged, Any, Any]:
+        return Columns(field._chosen(self._how.rows), field).elements(device=self._how.device)
 
     def _tensor(self, field: Field) -> Any:
         if self._how.share:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -296,12 +296,3 @@ def make(  # noqa: PLR0917
 
 
 _remake = make
-
-
-def word(words: Mapping[Any, int], word: Any, what: str) -> int:
-    """The number that a word of an argument stands for; another word is refused with those there are."""
-    try:
-        return words[word]
-    except (KeyError, TypeError):
-        known = ", ".join(repr(known) for known in words)
-        raise error_of(Status.INVALID_ARGUMENT, f"{what} is one of {known}, not {word!r}") from None

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from packbuf import _core
+from packbuf._arguments import limits as limits_of
+from packbuf._arguments import text
 from packbuf._errors import Status, error_of
-from packbuf._pack import _text as text
 from packbuf._view import Field, View, manner
 
 _APPENDS = ("rows", "fields")
@@ -55,7 +56,7 @@ def open_head(
     array([[42, 43, 44, 45, 46, 47],
            [48, 49, 50, 51, 52, 53]])
     """
-    return View._of(_core.View.of_head(head, dict(limits or {}), *manner(tensors, images, allow_pickle)))
+    return View._of(_core.View.of_head(head, limits_of(limits), *manner(tensors, images, allow_pickle)))
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Fragment:
         numbers = self.length, self.head_length, self.first_row, self.rows, self.head_checksum
         if not all(0 <= number < 1 << 64 for number in numbers) or self.head_checksum >= 1 << 32:
             raise error_of(Status.INVALID_ARGUMENT, "a number of a fragment is beyond its type")
-        return (text(self.key), *numbers, _APPENDS.index(self.appends))
+        return (text(self.key, "a fragment's key"), *numbers, _APPENDS.index(self.appends))
 
 
 def manifest(fragments: Sequence[Fragment], *, metadata: Mapping[str, str] | None = None) -> _core.Packed:
@@ -102,7 +103,8 @@ def manifest(fragments: Sequence[Fragment], *, metadata: Mapping[str, str] | Non
     >>> packbuf.fragments(packbuf.open(packbuf.manifest(listed))) == listed
     True
     """
-    return _core.manifest([fragment._listed() for fragment in fragments], list((metadata or {}).items()))
+    pairs = [(text(key, "a key of metadata"), text(words, "metadata")) for key, words in (metadata or {}).items()]
+    return _core.manifest([fragment._listed() for fragment in fragments], pairs)
 
 
 def fragments(view: View) -> list[Fragment] | None:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from packbuf import _core
+from packbuf._arguments import text, word
 from packbuf._table import Table
 
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
+_MODES = {"strict": 0, "compat": 1}
 _FORMS = {0: "natural", 1: "list", 2: "array", 3: "tensor", 4: "scalar", 5: "bytes", 6: "media"}
 
 
@@ -63,7 +65,7 @@ def infer(values: Sequence[Any], name: str = "values", *, mode: Literal["strict"
     >>> [(node.path, node.codec, node.dtype) for node in packbuf.infer([{"x": 1}, {"x": 2.5, "y": "a"}], "m")]
     [('m', None, None), ('m.x', 'ndarray', 'float64'), ('m.y', 'utf8_ragged', None)]
     """
-    nodes = _core.infer(values, name, 0 if mode == "strict" else 1)
+    nodes = _core.infer(values, text(name, "a name"), word(_MODES, mode, "mode"))
     return Inference(
         Inferred(
             path,

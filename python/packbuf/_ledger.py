@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from packbuf import _core
+from packbuf._arguments import flag, number, only
 from packbuf._core import Ref
-from packbuf._errors import Status, error_of
+from packbuf._errors import Error, Status, error_of
 from packbuf._pack import _begin
 from packbuf._select import Rows, patterns_of, row_argument
 from packbuf._store import GetOptions, PutOptions, Store, form_of, read_options, threads_of, view_of
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Unpack
+
+_MOST_ATTEMPTS = (1 << 32) - 1
 
 
 class Reading:
@@ -87,14 +90,15 @@ class Ledger:
 
     def __init__(self, store: Store, *, retain: bool = False, most_bytes: int = 0, attempts: int = 3) -> None:
         self.store = store
-        self._core = _core.Ledger(store._core, most_bytes, attempts, retain)
+        most, tries = number(most_bytes, "most_bytes"), number(attempts, "attempts", _MOST_ATTEMPTS)
+        self._core = _core.Ledger(store._core, most, tries, flag(retain, "retain"))
 
     store: Store
     """Over which it keeps its books."""
 
     def put(self, key: str, batch: Any, **options: Unpack[PutOptions]) -> Ref:
         """`Store.put`, and on the books. LIMIT, and nothing is put, beyond ``most_bytes``."""
-        begun = _begin(batch, options)
+        begun = _begin(batch, only(options, PutOptions))
         return self._core.put(key, begun, threads_of(options), *self.store._put_options(options))
 
     def adopt(self, ref: Ref | str, *, timeout: float | None = None) -> None:
@@ -128,7 +132,10 @@ class Ledger:
     def _reading(self, ref: Ref | str, wanted: Any, options: GetOptions) -> Reading:
         form_of(options)
         seconds = self.store._seconds(options.get("timeout"))
-        return Reading(self._core.get(ref, wanted, *read_options(options), seconds), options)
+        try:
+            return Reading(self._core.get(ref, wanted, *read_options(options), seconds), options)
+        except Error as error:
+            raise self.store._told(ref, error, options) from None
 
     def abort(self, ref: Ref | str) -> None:
         """End a batch now: nobody gets it here any more, and its memory comes back when the leases end.

@@ -23,6 +23,7 @@ _MOST_HEADER = 10000  # as numpy has it: the text is parsed as Python
 _DESCR = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|[SU][1-9][0-9]{0,8}|M8\[[0-9]{0,3}[A-Za-z]{1,2}\])")
 _LOCAL, _LOCAL_MAGIC, _UTF8 = 30, b"PK\x03\x04", 0x800
 _ALIGNMENT = 64
+_UNPACKED_BYTES, _UNPACKED_TIMES = 1 << 30, 64  # what compressed arrays may come to, whichever is more
 
 
 def from_npy(source: Any) -> Array:
@@ -51,7 +52,7 @@ def to_npy(field: Field, path: Any, *, rows: Any = None, fill: Any = None) -> No
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def from_npz(source: Any, *, verify: bool = True, decoded_bytes: int = 1 << 36) -> Arrays:
+def from_npz(source: Any, *, verify: bool = True, decoded_bytes: int | None = None) -> Arrays:
     """The arrays of a .npz file by name, as `pack` takes them: mapped and read-only, or unpacked if compressed.
 
     `name` and `name.offsets` that fit are one `Ragged`.
@@ -59,7 +60,8 @@ def from_npz(source: Any, *, verify: bool = True, decoded_bytes: int = 1 << 36) 
     Args:
         source: a path, or bytes.
         verify: the checksums of arrays that are mapped; reads all of them.
-        decoded_bytes: the most that compressed arrays may come to, together.
+        decoded_bytes: the most that compressed arrays may come to, together; None: 1 GiB, or 64 times the size of the
+            file where that is more. zip can make 3 GiB of a file of 3 MB.
 
     >>> import io, numpy as np, packbuf
     >>> file = io.BytesIO(); np.savez(file, a=np.arange(3), b=np.zeros((3, 2)))
@@ -67,7 +69,8 @@ def from_npz(source: Any, *, verify: bool = True, decoded_bytes: int = 1 << 36) 
     [0, 1, 2]
     """
     memory, arrays = memory_of(source), dict[str, Array]()
-    mapped, unpacked = memory.nbytes, decoded_bytes  # of which this much is left
+    most = max(_UNPACKED_BYTES, _UNPACKED_TIMES * memory.nbytes) if decoded_bytes is None else decoded_bytes
+    mapped, unpacked = memory.nbytes, most  # of which this much is left
     for name, info, archive in _members(memory):
         if info.compress_type == zipfile.ZIP_STORED:
             data, mapped = _stored(memory, info), mapped - info.file_size
@@ -78,7 +81,8 @@ def from_npz(source: Any, *, verify: bool = True, decoded_bytes: int = 1 << 36) 
         elif info.compress_type == zipfile.ZIP_DEFLATED:
             unpacked -= info.file_size
             if unpacked < 0:
-                raise error_of(Status.LIMIT, f"more than {decoded_bytes} bytes when unpacked", path=name)
+                text = f"more than {most} bytes when unpacked: give decoded_bytes= if the file is to be trusted"
+                raise error_of(Status.LIMIT, text, path=name)
             data = _unpacked(archive, info)
         else:
             raise error_of(Status.UNSUPPORTED_OPERATION, f"compressed by method {info.compress_type}", path=name)

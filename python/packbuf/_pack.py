@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from packbuf import _adapt, _core, _torch
-from packbuf._errors import Status, error_of, word
+from packbuf._arguments import flag, number, only, text, word
+from packbuf._errors import Status, error_of
 from packbuf._exchange import Arrow
 from packbuf._select import Ragged
 
@@ -20,9 +21,10 @@ Target = TypeVar("Target")
 
 _PACKINGS = {None: 0, "none": 1, "balanced": 2, "fastest": 3, "smallest": 4, "auto": 5}
 _MODES = {"strict": 0, "compat": 1}
-_KEEP_PLAIN, _REFUSE_NULL, _IF_PRESENT = 1, 2, 4
+_FLAGS = {"keep_plain": 1, "not_nullable": 2, "if_present": 4}
 _BYTES_A_THREAD = 4 << 20
 _MOST_THREADS = 4
+_MOST_WORKERS = 1 << 16
 
 
 class Column(TypedDict, total=False):
@@ -143,7 +145,7 @@ def measure(batch: Any, **options: Unpack[PackOptions]) -> int:
     >>> packbuf.measure(batch) == len(packbuf.pack(batch))
     True
     """
-    return _begin(batch, options).measure()
+    return _begin(batch, only(options, PackOptions)).measure()
 
 
 def pack_into(
@@ -163,7 +165,7 @@ def pack_into(
     >>> packbuf.pack_into({"a": [1, 2, 3]}, lambda size: bytearray(size)) == size
     True
     """
-    under_way = _begin(batch, options)
+    under_way = _begin(batch, only(options, PackOptions))
     memory = buffer(under_way.measure()) if callable(buffer) else buffer
     return under_way.write_into(memory, _threads(threads, under_way))
 
@@ -185,14 +187,15 @@ def pack_many(
     >>> [packbuf.open(buffer)["a"][0] for buffer in buffers]
     [1, 2]
     """
+    only(options, PackOptions)
     begun = [_begin(batch, options) for batch in objs]
     buffers = list(alloc([batch.measure() for batch in begun]))
-    return buffers, _core.write_many(begun, buffers, max(1, num_workers))
+    return buffers, _core.write_many(begun, buffers, max(1, number(num_workers, "num_workers", _MOST_WORKERS)))
 
 
 def _threads(threads: int | None, batch: _core.Batch) -> int:
     if threads is not None:
-        return max(1, threads)
+        return max(1, number(threads, "threads"))
     size = batch.measure()
     if size < 2 * _BYTES_A_THREAD:
         return 1
@@ -201,30 +204,22 @@ def _threads(threads: int | None, batch: _core.Batch) -> int:
 
 def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     """The batch with everything added."""
-    token = options.get("row_order_token", b"")
-    if len(token) not in {0, 16}:
-        raise error_of(Status.INVALID_ARGUMENT, "row_order_token has 16 bytes")
-    alignment = options.get("alignment", 64)
-    if alignment not in {64, 128, 256, 512, 1024, 2048, 4096}:
-        raise error_of(Status.INVALID_ARGUMENT, "alignment is a power of two from 64 to 4096")
     taken = _adapt.fields_of(batch)
+    rows = taken.rows if options.get("rows") is None else options.get("rows")
     begun = _core.Batch(
-        taken.rows if options.get("rows") is None else options.get("rows"),
+        None if rows is None else number(rows, "rows"),
         word(_PACKINGS, options.get("packing"), "packing"),
-        alignment.bit_length() - 1,
-        options.get("checksums", True),
-        options.get("row_sharing", True),
-        options.get("link_gbits", 0),
+        _alignment(options.get("alignment", 64)).bit_length() - 1,
+        flag(options.get("checksums", True), "checksums"),
+        flag(options.get("row_sharing", True), "row_sharing"),
+        number(options.get("link_gbits", 0), "link_gbits", (1 << 32) - 1),
         word(_MODES, options.get("mode", "strict"), "mode"),
-        token,
-        options.get("allow_pickle", False),
-        options.get("default"),
+        _token(options.get("row_order_token", b"")),
+        flag(options.get("allow_pickle", False), "allow_pickle"),
+        _callable(options.get("default")),
     )
-    schema = options.get("schema") or {}
-    if not isinstance(schema, Mapping):
-        raise error_of(Status.WRONG_TYPE, f"a schema is a mapping of paths to columns, not {type(schema).__name__}")
-    for path, column in schema.items():
-        _wish(begun, path, column)
+    for path, column in _mapping(options.get("schema"), "a schema").items():
+        _wish(begun, text(path, "a path of the schema"), column)
     if _adapt.is_arrow(batch):
         begun.add_arrow(batch)
     elif isinstance(taken.fields, (list, tuple)):
@@ -232,61 +227,79 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
     else:
         usual = begun.add_usual(taken.fields) if type(taken.fields) is dict else 0
         for name, column in islice(taken.fields.items(), usual, None):
-            _add(begun, name, column)
-    for name, value in {**taken.values, **(options.get("batch_values") or {})}.items():
-        begun.add_batch_value(_text(name), value)
-    for key, text in {**taken.metadata, **(options.get("metadata") or {})}.items():
-        if isinstance(text, Mapping):
-            for inner, words in text.items():
-                begun.add_metadata(_text(key), _text(inner), _text(words))
-        else:
-            begun.add_metadata(None, _text(key), _text(text))
+            _add(begun, text(name, "a field's name"), column)
+    for name, value in {**taken.values, **_mapping(options.get("batch_values"), "batch_values")}.items():
+        begun.add_batch_value(text(name, "a batch value's name"), value)
+    for key, words in {**taken.metadata, **_mapping(options.get("metadata"), "metadata")}.items():
+        _add_metadata(begun, key, words)
     return begun
 
 
-def _text(text: Any) -> str:
-    if not isinstance(text, str):
-        raise error_of(Status.WRONG_TYPE, f"names and metadata are str, not {type(text).__name__}")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise error_of(Status.BAD_UTF8, "a lone surrogate is no text") from None
-    return text
+def _alignment(alignment: Any) -> int:
+    found = number(alignment, "alignment")
+    if found not in {64, 128, 256, 512, 1024, 2048, 4096}:
+        raise error_of(Status.INVALID_ARGUMENT, "alignment is a power of two from 64 to 4096")
+    return found
 
 
-def _add(batch: _core.Batch, name: Any, column: Any) -> None:
+def _token(token: Any) -> bytes:
+    if not isinstance(token, bytes) or len(token) not in {0, 16}:
+        raise error_of(Status.INVALID_ARGUMENT, "row_order_token has 16 bytes")
+    return token
+
+
+def _callable(default: Any) -> Callable[[Any], Any] | None:
+    if default is not None and not callable(default):
+        raise error_of(Status.WRONG_TYPE, f"default is a function of a value, not {type(default).__name__}")
+    return default  # type: ignore[no-any-return]
+
+
+def _mapping(given: Any, what: str) -> Mapping[Any, Any]:
+    if not isinstance(given or {}, Mapping):
+        raise error_of(Status.WRONG_TYPE, f"{what} is a mapping by name, not {type(given).__name__}")
+    return given or {}
+
+
+def _add_metadata(batch: _core.Batch, key: Any, words: Any) -> None:
+    if not isinstance(words, Mapping):
+        name = text(key, "a key of metadata")
+        batch.add_metadata(None, name, text(words, "metadata", path=name))
+        return
+    path = text(key, "the path of a field's metadata")
+    for inner, told in words.items():
+        batch.add_metadata(path, text(inner, "a key of metadata", path=path), text(told, "metadata", path=path))
+
+
+def _add(batch: _core.Batch, name: str, column: Any) -> None:
     if isinstance(column, Arrow):  # by way of Arrow it would lose what is missing
         raise error_of(Status.WRONG_TYPE, "a column of a view is no field: give its .numpy() or .tolist()", path=name)
     if _torch.is_tensor(column):
         ragged = _torch.rows_of(column)
         if isinstance(ragged, tuple):
-            batch.add_ragged(_text(name), *ragged)
+            batch.add_ragged(name, *ragged)
             return
         column = column if ragged is None else ragged
     if isinstance(column, Ragged):
-        batch.add_ragged(_text(name), *column.items(), None)
+        batch.add_ragged(name, *column.items(), None)
         return
-    batch.add(_text(name), column)
+    batch.add(name, column)
 
 
-def _wish(batch: _core.Batch, path: str, column: Column) -> None:
-    unknown = set(column) - set(Column.__annotations__)
+def _wish(batch: _core.Batch, path: str, column: Any) -> None:
+    if not isinstance(column, Mapping):
+        words = f"what a schema asks for is a mapping such as {{'dtype': 'int32'}}, not {type(column).__name__}"
+        raise error_of(Status.WRONG_TYPE, words, path=path)
+    unknown = [key for key in column if key not in Column.__annotations__]
     if unknown:
         words = ", ".join(sorted(Column.__annotations__))
-        raise error_of(Status.INVALID_ARGUMENT, f"unknown key {sorted(unknown)[0]!r}: a column has {words}", path=path)
-    flags = (
-        _KEEP_PLAIN * column.get("keep_plain", False)
-        | _REFUSE_NULL * column.get("not_nullable", False)
-        | _IF_PRESENT * column.get("if_present", False)
-    )
-    codec = column.get("codec")
+        raise error_of(Status.INVALID_ARGUMENT, f"unknown key {unknown[0]!r}: a column has {words}", path=path)
+    asked = {key: flag(column.get(key, False), key, path=path) for key in (*_FLAGS, "value")}
     batch.wish(
-        _text(path),
-        _core.codec_number(codec) if codec else 0,
-        column.get("dtype", ""),
-        flags,
-        column.get("timestamp", ""),
-        word(_PACKINGS, column.get("packing"), "packing"),
-        column.get("value", False),
+        path,
+        _core.codec_number(text(column["codec"], "a codec", path=path)) if column.get("codec") else 0,
+        text(column.get("dtype", ""), "a dtype", path=path),
+        sum(bit for key, bit in _FLAGS.items() if asked[key]),
+        text(column.get("timestamp", ""), "a unit of time", path=path),
+        word(_PACKINGS, column.get("packing"), "packing", path=path),
+        asked["value"],
     )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packbuf import _dtypes, _formats, _torch
+from packbuf._arguments import text
 from packbuf._errors import Status, error_of
 from packbuf._formats import Arrays, array_over, columns_of, memory_of, paired, size_of
 
@@ -84,7 +85,10 @@ def to_safetensors(
         metadata: text of the file.
     """
     columns = list(columns_of(view, fields, rows, fill))
-    header: dict[str, Any] = {_METADATA: {str(key): str(text) for key, text in metadata.items()}} if metadata else {}
+    told = {
+        text(str(key), "a key of metadata"): text(str(words), "metadata") for key, words in (metadata or {}).items()
+    }
+    header: dict[str, Any] = {_METADATA: told} if told else {}
     order = sorted(columns, key=lambda column: -column.array.itemsize)  # so that each is aligned to its elements
     at, places = 0, {}
     for column in order:

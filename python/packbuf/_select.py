@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packbuf import _core, _torch
+from packbuf._arguments import texts
 from packbuf._errors import Status, error_of
 from packbuf._exchange import Arrow
 
@@ -45,7 +46,7 @@ def row_argument(rows: Any) -> Any:
 
 def patterns_of(fields: Sequence[str] | str | None) -> list[str]:
     """Patterns as the C++ half wants them; none: all fields."""
-    return [fields] if isinstance(fields, str) else list(fields or ())
+    return texts(fields, "a path or pattern")
 
 
 def _integer(number: Any) -> int:
@@ -185,7 +186,7 @@ class Columns:
         array = None if copy else self.chosen.in_place(self.node, bits)
         return self.chosen.copied(self.node, bits) if array is None else array
 
-    def ragged(self, bits: bool = False, fill: Any = None) -> Ragged:
+    def ragged(self, bits: bool = False, fill: Any = None, memory: Array | None = None) -> Ragged:
         field = self.field
         if not field.is_ragged_numbers:
             raise error_of(
@@ -193,8 +194,11 @@ class Columns:
                 f"a column of codec {field.codec or field.kind} is not ragged numbers",
                 path=field.path,
             )
-        self._fail_nulls(fill)
-        values, offsets, shapes, ndims = self.chosen.ragged(self.node, bits)
+        valid = self._fail_nulls(fill)
+        values, offsets, shapes, ndims = self.chosen.ragged(self.node, bits, memory)
+        if valid is not None:  # empty, and otherwise as the first that is there
+            ndims[~valid] = max(field.rank, 1)
+            shapes[1:, ~valid] = shapes[1:, valid.argmax(), None] if valid.any() else 0
         return Ragged(values, offsets, shapes if field.rank > 1 else None, ndims)
 
     def torch(self, device: Any, non_blocking: bool, share: bool, fill: Any) -> Any:
@@ -211,12 +215,23 @@ class Columns:
             made = _torch.column(self.chosen, self.node, name, device)
             if valid is not None:
                 made[~_torch.need().from_numpy(valid)] = fill
-        elif field.is_ragged_numbers:
-            made = _torch.jagged(self.ragged(True, fill), name)
-        else:
-            what = field.codec or field.kind
-            raise error_of(Status.WRONG_TYPE, f"a column of codec {what} is no tensor", path=field.path)
-        return made if device is None else made.to(device, non_blocking=non_blocking)
+            return _torch.sent(made, device, non_blocking)
+        if field.is_ragged_numbers:
+            return _torch.jagged(*self.elements(fill, device, non_blocking))
+        what = field.codec or field.kind
+        raise error_of(Status.WRONG_TYPE, f"a column of codec {what} is no tensor", path=field.path)
+
+    def elements(self, fill: Any = None, device: Any = None, non_blocking: bool = False) -> tuple[Ragged, Any, Any]:
+        """Ragged rows, their elements as a tensor, and what sends a tensor where that one is."""
+        _, count, *_ = self.chosen.size(self.node)
+        host = _torch.memory((count,), self.field.dtype or "", device)
+        ragged = self.ragged(True, fill, _torch.as_bytes(host))
+
+        def send(tensor: Any) -> Any:
+            pinned = tensor if device is None else _torch.memory(tensor.shape, tensor.dtype, device).copy_(tensor)
+            return _torch.sent(pinned, device, non_blocking)
+
+        return ragged, _torch.sent(host, device, non_blocking), send
 
 
 class Selection(Arrow):

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from packbuf import _core
+from packbuf._arguments import flag, number, only, text, word
+from packbuf._arguments import limits as limits_of
+from packbuf._arguments import secret as secret_of
 from packbuf._core import Ref
 from packbuf._errors import Error, NotFound, SomeFailed, Stale, Status, error_of
 from packbuf._pack import PackOptions, _begin
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 _KINDS = {"rows": False, "fields": True}
+_MOST_THREADS, _MOST_CONNECTIONS = 1 << 16, (1 << 32) - 1
 
 
 class PutOptions(PackOptions, total=False):
@@ -127,12 +131,12 @@ def connect(
         "quota": quota,
         "pool_size": pool_size,
         "connections": connections,
-        "connect_ms": max(1, math.ceil(min(connect_timeout, 1e6) * 1000)),
-        "must_exist": must_exist,
-        "read_only": read_only,
-        "step_down": step_down,
-        "huge_pages": huge_pages,
-        "secret": _secret(secret),
+        "connect_ms": max(1, math.ceil(min(_time(connect_timeout, "connect_timeout"), 1e6) * 1000)),
+        "must_exist": flag(must_exist, "must_exist"),
+        "read_only": flag(read_only, "read_only"),
+        "step_down": flag(step_down, "step_down"),
+        "huge_pages": flag(huge_pages, "huge_pages"),
+        "secret": secret_of(secret),
         "name": name,
     }
     return Store(_core.Store(uri, {key: value for key, value in options.items() if value is not None}), timeout)
@@ -184,7 +188,7 @@ class Store:
         ...     error.path
         'k'
         """
-        begun = _begin(batch, options)
+        begun = _begin(batch, only(options, PutOptions))
         return self._core.put(key, begun, threads_of(options), *self._put_options(options))
 
     def put_many(
@@ -197,6 +201,7 @@ class Store:
         ...     [ref.key for ref in store.put_many({f"step/{i}": {"x": [i]} for i in range(3)})]
         ['step/0', 'step/1', 'step/2']
         """
+        only(options, PutOptions)
         pairs = list(batches.items() if isinstance(batches, Mapping) else batches)
         results: list[Any] = [None] * len(pairs)
         begun = {}
@@ -215,14 +220,13 @@ class Store:
         return _all_of([key for key, _ in pairs], results)
 
     def _put_options(self, options: PutOptions) -> tuple[int, bool, bool, float]:
-        _refuse_unknown(options, PutOptions.__optional_keys__)
         ttl = options.get("ttl")
         if ttl is not None and not 0 < _time(ttl, "a time to live") < math.inf:
             raise error_of(Status.INVALID_ARGUMENT, "a time to live is more than 0 seconds")
         return (
             0 if ttl is None else math.ceil(ttl * 1000),
-            options.get("evictable", False),
-            options.get("fingerprint", True),
+            flag(options.get("evictable", False), "evictable"),
+            flag(options.get("fingerprint", True), "fingerprint"),
             self._seconds(options.get("timeout")),
         )
 
@@ -254,7 +258,7 @@ class Store:
         ...     list(error.failed), error.results[0].ref.key
         (['c'], 'a')
         """
-        form = form_of(options)
+        form, refs = form_of(options), _list_of(refs)
         results = self._leased(refs, None, options)
         for i, one in enumerate(results):
             if not isinstance(one, Error):
@@ -264,13 +268,29 @@ class Store:
                     results[i] = error
         return _all_of([_key(ref) for ref in refs], results)
 
-    def _leased(self, refs: Sequence[Ref | str], wanted: Any, options: GetOptions) -> list[Any]:
+    def _leased(self, refs: list[Ref | str], wanted: Any, options: GetOptions) -> list[Any]:
         limits, level, fingerprint = read_options(options)
         if wanted is None and isinstance(options.get("schema"), Schema):
             fingerprint = None  # view_of can say which column differs
         flags = _join_flags(options.get("widen", False), options.get("first_value", False))
         seconds = self._seconds(options.get("timeout"))
-        return self._core.get_many(list(refs), wanted, limits, level, fingerprint, flags, seconds)
+        found = self._core.get_many(refs, wanted, limits, level, fingerprint, flags, seconds)
+        return [self._told(refs[i], one, options) if isinstance(one, Error) else one for i, one in enumerate(found)]
+
+    def _told(self, ref: Ref | str, error: Error, options: GetOptions) -> Error:
+        """The error, with the column where a fingerprint differs of which the whole schema is here: heads say which."""
+        schema = options.get("schema")
+        if error.code != Status.SCHEMA_MISMATCH or not isinstance(schema, Schema):
+            return error
+        limits, seconds = limits_of(options.get("limits")), self._seconds(options.get("timeout"))
+        no_rows: Any = ([], row_argument(slice(0, 0)), 0, False)
+        (leased,) = self._core.get_many([ref], no_rows, limits, 0, None, 0, seconds)
+        try:
+            for i in range(0 if isinstance(leased, Error) else leased.parts):
+                View._of(leased.view(i, *manner(None, None, False))).expect(schema)
+        except Error as told:
+            return told
+        return error
 
     # ---- parts of batches ----
 
@@ -358,7 +378,7 @@ class Store:
         """
         if by not in _KINDS:
             raise error_of(Status.INVALID_ARGUMENT, f"what is appended is 'rows' or 'fields', not {by!r}")
-        begun = _begin(batch, options)
+        begun = _begin(batch, only(options, PutOptions))
         ttl, _, fingerprint, seconds = self._put_options(options)
         flags = _join_flags(widen, first_value)
         return self._core.append(ref, begun, _KINDS[by], threads_of(options), ttl, fingerprint, flags, seconds)
@@ -387,13 +407,14 @@ class Store:
 
     def stat_many(self, refs: Sequence[Ref | str], *, timeout: float | None = None) -> list[Stat]:
         """The same of many, in one call."""
-        found = self._core.stat_many(list(refs), self._seconds(timeout))
+        refs = _list_of(refs)
+        found = self._core.stat_many(refs, self._seconds(timeout))
         results = [one if isinstance(one, Error) else Stat(*one) for one in found]
         return _all_of([_key(ref) for ref in refs], results)
 
     def list(self, prefix: str = "", *, timeout: float | None = None) -> list[Stat]:
         """All objects whose keys begin so, in no order; objects come and go meanwhile."""
-        return [Stat(*found) for found in self._core.list(prefix, self._seconds(timeout))]
+        return [Stat(*found) for found in self._core.list(text(prefix, "a prefix"), self._seconds(timeout))]
 
     # ---- bytes ----
 
@@ -530,10 +551,18 @@ def serve(
     ...     store.get(store.put("k", {"x": [1, 2]}))["x"].tolist()
     [1, 2]
     """
-    own = isinstance(store, str)
-    served = connect(store) if isinstance(store, str) else store
+    own = not isinstance(store, Store)
+    served = store if isinstance(store, Store) else connect(store)
     try:
-        core = _core.serve(served._core, uri, _secret(secret), metrics, threads, connections, quota)
+        core = _core.serve(
+            served._core,
+            text(uri, "the URI of a server"),
+            secret_of(secret),
+            None if metrics is None else text(metrics, "metrics"),
+            number(threads, "threads", _MOST_THREADS),
+            number(connections, "connections", _MOST_CONNECTIONS),
+            number(quota, "quota"),
+        )
     except Error:
         if own:
             served.close()
@@ -554,46 +583,38 @@ def _time(seconds: Any, what: str) -> float:
 
 def _join_flags(widen: bool, first_value: bool) -> int:
     """As the C core has them: PACKBUF_WIDEN, PACKBUF_FIRST_VALUE."""
-    return bool(widen) | bool(first_value) << 1
+    return flag(widen, "widen") | flag(first_value, "first_value") << 1
 
 
 # ---- what ledgers use too ----
 
 
-def _refuse_unknown(options: Mapping[str, Any], known: frozenset[str]) -> None:
-    """A misspelt ``ttl`` would keep an object for ever: a word that is no option is a TypeError, as everywhere."""
-    if not options.keys() <= known:
-        unknown, words = ", ".join(sorted(options.keys() - known)), ", ".join(sorted(known))
-        raise TypeError(f"there is no option {unknown}: they are {words}")
-
-
 def threads_of(options: PutOptions) -> int:
     """How many threads write."""
-    return max(1, options.get("threads", 1))
+    return max(1, number(options.get("threads", 1), "threads", _MOST_THREADS))
 
 
 def form_of(options: GetOptions) -> tuple[int, int, bool]:
     """How values of what is got are made."""
-    _refuse_unknown(options, GetOptions.__optional_keys__)
+    only(options, GetOptions)
     return manner(options.get("tensors"), options.get("images"), options.get("allow_pickle", False))
 
 
 def read_options(options: GetOptions) -> tuple[dict[str, int], int, bytes | None]:
     """Limits, level and fingerprint."""
-    verify, schema = options.get("verify", "open"), options.get("schema")
-    if verify != "open" and verify not in LEVELS:
-        raise error_of(Status.INVALID_ARGUMENT, f"verify is 'open', 'head', 'index' or 'all', not {verify!r}")
-    fingerprint = schema.fingerprint if isinstance(schema, Schema) else schema
+    level = word(LEVELS, options.get("verify", "open"), "verify")
+    schema = options.get("schema")
+    fingerprint = schema.fingerprint if isinstance(schema, Schema) else text(schema or "", "a fingerprint")
     try:
         expected = bytes.fromhex(fingerprint) if fingerprint else None
     except ValueError:
         raise error_of(Status.INVALID_ARGUMENT, "a fingerprint is text of hexadecimal digits") from None
-    return dict(options.get("limits") or {}), LEVELS.get(verify, 0), expected
+    return limits_of(options.get("limits")), level, expected
 
 
 def view_of(leased: _core.Leased, options: GetOptions, form: tuple[int, int, bool]) -> View:
     """A view of what was leased; of an appended batch over a copy of all its parts."""
-    limits, schema = dict(options.get("limits") or {}), options.get("schema")
+    limits, schema = limits_of(options.get("limits")), options.get("schema")
     core = _core.View(leased.joined(), False, limits, *form) if leased.appended else leased.view(0, *form)
     view = View._of(core)
     view.ref = leased.ref
@@ -602,10 +623,10 @@ def view_of(leased: _core.Leased, options: GetOptions, form: tuple[int, int, boo
     return view
 
 
-def _secret(secret: bytes | str | None) -> bytes | None:
-    if secret is None:
-        return None
-    return secret.encode() if isinstance(secret, str) else bytes(memoryview(secret))
+def _list_of(refs: Sequence[Ref | str]) -> list[Ref | str]:
+    if isinstance(refs, (str, Ref)):
+        raise error_of(Status.WRONG_TYPE, "refs are a list; one alone is for get, or stat")
+    return list(refs)
 
 
 def _key(ref: Ref | str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,18 +55,24 @@ def describe(tensor: Any) -> tuple[Any, int, str, tuple[int, ...], tuple[int, ..
 
 def to_host(tensor: Any) -> Any:
     """One copy of a device's tensor, which is waited for, into pinned memory where there is any; of the CPU: itself."""
-    torch = sys.modules["torch"]
     if tensor.device.type == "cpu":
         return tensor
     if tensor.device.type == "meta":
         raise error_of(Status.UNSUPPORTED_DEVICE, "a tensor on the device meta has no data")
     if tensor.is_nested:
         return tensor.cpu()
+    return memory(tensor.shape, tensor.dtype, tensor.device).copy_(tensor)
+
+
+def memory(shape: Any, kind: Any, device: Any) -> Any:
+    """Memory of this host for what comes from a device or goes there: of CUDA pinned, where there is any."""
+    torch = need()
+    kind = dtype(kind) if isinstance(kind, str) else kind
+    device = torch.device(device) if isinstance(device, str) else device
     try:
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
+        return torch.empty(shape, dtype=kind, pin_memory=getattr(device, "type", None) == "cuda")
     except RuntimeError:
-        host = torch.empty(tensor.shape, dtype=tensor.dtype)
-    return host.copy_(tensor)
+        return torch.empty(shape, dtype=kind)
 
 
 def rows_of(tensor: Any) -> tuple[Any, Any, Any] | list[Any] | None:
@@ -118,33 +125,38 @@ def shared(elements: np.ndarray[Any, Any], name: str) -> Any:
 
 def column(selection: Selection, node: int, name: str, device: Any) -> Any:
     """A dense column as a new tensor, in pinned memory where it will go on to CUDA."""
-    torch = need()
     rows, _, size, _, shape = selection.size(node)
-    pinned = device is not None and torch.device(device).type == "cuda"
-    made = torch.empty((rows, *shape), dtype=dtype(name), pin_memory=pinned)
+    made = memory((rows, *shape), name, device)
     selection.copy_to_address(node, made.data_ptr(), size)
     return made
 
 
-def jagged(ragged: Any, name: str, tail: tuple[int, ...] | None = None) -> Any:
-    """Ragged rows as one nested tensor; tail: what follows their first dimension, where it is known beforehand."""
-    torch, values = need(), flat(ragged, name)
+def as_bytes(tensor: Any) -> Any:
+    """The memory of a tensor of one dimension as a numpy array."""
+    return tensor.view(need().uint8).numpy()
+
+
+def sent(tensor: Any, device: Any, non_blocking: bool) -> Any:
+    """A tensor of this host on a device. torch keeps pinned memory until the copy is done, whoever drops it."""
+    return tensor if device is None else tensor.to(device, non_blocking=non_blocking)
+
+
+def jagged(ragged: Any, values: Any, send: Callable[[Any], Any], tail: tuple[int, ...] | None = None) -> Any:
+    """Ragged rows as one nested tensor, where their elements are and `send` sends offsets.
+
+    tail: what follows their first dimension, where it is known beforehand.
+    """
+    torch = need()
     flat_rows = ragged.shapes is None and bool((ragged.ndims == 1).all())
     if flat_rows and not tail:
-        return torch.nested.nested_tensor_from_jagged(values, torch.from_numpy(ragged.offsets))
+        return torch.nested.nested_tensor_from_jagged(values, send(torch.from_numpy(ragged.offsets)))
     tail = ragged.tail() if tail is None and len(ragged) else tail
     if tail is not None:
         lengths = np.diff(ragged.offsets) if ragged.shapes is None else ragged.shapes[0]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
         items = values.reshape(int(offsets[-1]), *tail)
-        return torch.nested.nested_tensor_from_jagged(items, torch.from_numpy(offsets))
+        return torch.nested.nested_tensor_from_jagged(items, send(torch.from_numpy(offsets)))
     return torch.nested.as_nested_tensor(cells(ragged, values))
-
-
-def flat(ragged: Any, name: str) -> Any:
-    """The elements of all rows."""
-    values = need().from_numpy(ragged.values)
-    return values.view(dtype(name)) if name in BITS else values
 
 
 def cells(ragged: Any, values: Any) -> list[Any]:
@@ -157,12 +169,12 @@ def cells(ragged: Any, values: Any) -> list[Any]:
     return rows
 
 
-def nested(ragged: Any | None, layout: str, name: str) -> Any:
-    """Ragged rows as one nested tensor of a layout; None: there are no rows."""
+def nested(ragged: Any, values: Any, layout: str, name: str) -> Any:
+    """Ragged rows as one nested tensor of a layout, where their elements are; name: the dtype where there are none."""
     torch = need()
     if layout not in {"strided", "jagged"}:
         raise error_of(Status.WRONG_TYPE, f"{layout!r} is no layout of nested tensors")
     layout = getattr(torch, layout)
-    if ragged is None:
-        return torch.nested.nested_tensor([], dtype=dtype(name), layout=layout)
-    return torch.nested.as_nested_tensor(cells(ragged, flat(ragged, name)), layout=layout)
+    if not len(ragged):
+        return torch.nested.nested_tensor([], dtype=dtype(name), layout=layout, device=values.device)
+    return torch.nested.as_nested_tensor(cells(ragged, values), layout=layout)

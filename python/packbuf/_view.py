@@ -11,16 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from packbuf import _adapt, _core, _exchange, _inspect
+from packbuf._arguments import flag, text, word
+from packbuf._arguments import limits as limits_of
 from packbuf._core import Ref
 from packbuf._core import Selection as CoreSelection
 from packbuf._core import View as CoreView
-from packbuf._errors import NotFound, Status, error_of, word
+from packbuf._errors import NotFound, Status, error_of
 from packbuf._select import Array, Columns, Ragged, Selection, row_argument
 from packbuf._table import Table
 
 Verify = Literal["open", "head", "index", "all"]
 
-LEVELS = {"head": 0, "index": 1, "all": 2}
+LEVELS = {"open": 0, "head": 0, "index": 1, "all": 2}
 _TENSORS = {None: -1, "numpy": 0, "torch": 1, "shared": 2}
 _IMAGES = {None: -1, "media": 0, "pil": 1}
 _KINDS = {1: "leaf", 2: "dict", 3: "list"}
@@ -63,7 +65,7 @@ def open(
     core = _core.View(
         source,
         bool(exact),
-        dict(limits or {}),
+        limits_of(limits),
         *manner(tensors, images, allow_pickle),
     )
     view = View._of(core)
@@ -74,7 +76,7 @@ def open(
 
 def manner(tensors: str | None, images: str | None, allow_pickle: bool) -> tuple[int, int, bool]:
     """How values are made, as the C++ half wants it."""
-    return word(_TENSORS, tensors, "tensors"), word(_IMAGES, images, "images"), allow_pickle
+    return word(_TENSORS, tensors, "tensors"), word(_IMAGES, images, "images"), flag(allow_pickle, "allow_pickle")
 
 
 def _mapped(path: str) -> Any:
@@ -477,11 +479,9 @@ class View(_exchange.Arrow, Mapping[str, Field]):
 
     def verify(self, level: Verify = "all") -> None:
         """Check the records of the head, also the index, or everything; raises `Malformed` with rule and offset."""
-        if level == "open":
-            return
-        if level not in LEVELS:
-            raise error_of(Status.INVALID_ARGUMENT, f"verify is 'open', 'head', 'index' or 'all', not {level!r}")
-        self._core.verify(LEVELS[level])
+        known = word(LEVELS, level, "verify")
+        if level != "open":
+            self._core.verify(known)
 
     @property
     def row_order_token(self) -> bytes:
@@ -500,7 +500,7 @@ class View(_exchange.Arrow, Mapping[str, Field]):
 
     def expect(self, schema: Schema | str) -> None:
         """Refuse (SCHEMA_MISMATCH) a batch whose columns are not those of a schema, with the first that differs."""
-        self._core.expect(schema.text if isinstance(schema, Schema) else schema)
+        self._core.expect(schema.text if isinstance(schema, Schema) else text(schema, "a schema"))
 
     def detach(self) -> View:
         """The same over a copy of the bytes, for memory that will be used again."""

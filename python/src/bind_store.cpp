@@ -19,13 +19,32 @@ namespace packbuf_py {
 
 // ---- refs ----
 
-const char *key_text(nb::handle key) {
+// UTF-8 of a str, kept by it; INVALID_ARGUMENT for a lone surrogate, which the words place.
+static const char *utf8_of(nb::handle str, const char *what, Py_ssize_t *size) {
+  const char *text = PyUnicode_AsUTF8AndSize(str.ptr(), size);
+  if (text) return text;
+  PyObject *type, *value, *trace;
+  Py_ssize_t at = 0;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_NormalizeException(&type, &value, &trace);
+  const Ref held[] = {Ref::take(type), Ref::take(value), Ref::take(trace)};
+  if (!PyErr_GivenExceptionMatches(value, PyExc_UnicodeEncodeError)) {
+    PyErr_Restore(Py_NewRef(type), Py_NewRef(value), Py_XNewRef(trace));
+    throw PythonError{};
+  }
+  (void)PyUnicodeEncodeError_GetStart(value, &at);
+  fail(PACKBUF_INVALID_ARGUMENT,
+       std::string(what) + " has a lone surrogate, which is no text, at character " + std::to_string(at));
+}
+
+const char *key_text(nb::handle key, const char *what) {
   Py_ssize_t size;
-  const char *text = PyUnicode_Check(key.ptr()) ? PyUnicode_AsUTF8AndSize(key.ptr(), &size) : nullptr;
-  PyErr_Clear(); // a lone surrogate
-  if (!text || strlen(text) != static_cast<size_t>(size))
-    fail(PACKBUF_INVALID_ARGUMENT,
-         "a key is text without NUL characters and lone surrogates, not " + type_name(key.ptr()));
+  if (!PyUnicode_Check(key.ptr()))
+    fail(PACKBUF_INVALID_ARGUMENT, std::string(what) + " is a str, not " + type_name(key.ptr()));
+  const char *text = utf8_of(key, what, &size);
+  const size_t length = strlen(text);
+  if (length != static_cast<size_t>(size))
+    fail(PACKBUF_INVALID_ARGUMENT, std::string(what) + " has a NUL character, at byte " + std::to_string(length));
   return text;
 }
 
@@ -50,10 +69,13 @@ static std::string ref_text(const packbuf_ref &ref) {
   return {text, size};
 }
 
-static packbuf_ref parse_ref(const std::string &text) {
+static packbuf_ref parse_ref(nb::handle str) {
   packbuf_ref ref;
   packbuf_error error;
-  check(packbuf_ref_parse(text.data(), text.size(), &ref, &error), error);
+  Py_ssize_t size;
+  if (!PyUnicode_Check(str.ptr())) fail(PACKBUF_WRONG_TYPE, "the text of a ref is a str, not " + type_name(str.ptr()));
+  const char *text = utf8_of(str, "the text of a ref", &size);
+  check(packbuf_ref_parse(text, static_cast<size_t>(size), &ref, &error), error);
   return ref;
 }
 
@@ -112,7 +134,7 @@ static void bind_ref(nb::module_ &m) {
       .def_prop_ro(
           "fingerprint", [](const packbuf_ref &self) { return fingerprint_text(self.fingerprint); },
           "Of the schema, as `Schema.fingerprint`; empty: not known.")
-      .def_static("parse", &parse_ref, "text"_a, "A ref of its text, ``str(ref)``.")
+      .def_static("parse", &parse_ref, "text"_a.none(), nb::sig("def parse(text: str) -> Ref"), "A ref of its text, ``str(ref)``.")
       .def("__str__", &ref_text)
       .def("__repr__", [](const packbuf_ref &self) { return "<packbuf.Ref " + ref_text(self) + ">"; })
       .def(
@@ -144,7 +166,7 @@ static packbuf_store_options store_options(const nb::dict &wanted) {
     if (name == "secret") {
       options.secret = bytes_data(value.ptr());
       options.secret_size = static_cast<size_t>(bytes_size(value.ptr()));
-    } else if (name == "name") options.name = key_text(value);
+    } else if (name == "name") options.name = key_text(value, "a name");
     else {
       const uint64_t number = number_of(value, name);
       if (name == "size") options.size = number;
@@ -552,7 +574,7 @@ void bind_store(nb::module_ &m) {
   bind_leased(m);
   nb::class_<Store>(m, "Store")
       .def("__init__",
-           [](Store *self, nb::handle uri, const nb::dict &options) { new (self) Store(key_text(uri), options); })
+           [](Store *self, nb::handle uri, const nb::dict &options) { new (self) Store(key_text(uri, "a store's URI"), options); })
       .def_prop_ro("closed", &Store::closed)
       .def_prop_ro("uri", [](const Store &self) { return self.handle()->uri(); })
       .def("close", &Store::close)

@@ -12,8 +12,8 @@ namespace packbuf_py {
 
 // The handle of a Store; DISCONNECTED when it was closed.
 const SharedHandle &handle_of(nanobind::handle store);
-// A key as the C core takes it, kept by the str; INVALID_ARGUMENT for what cannot be one.
-const char *key_text(nanobind::handle key);
+// A key, or what else is text, as the C core takes it, kept by the str; INVALID_ARGUMENT for what cannot be one.
+const char *key_text(nanobind::handle key, const char *what = "a key");
 // A ref as it is; a key as the ref of whatever is newest.
 packbuf_ref ref_of(nanobind::handle key);
 // limits, fingerprint: as long as the options are used.

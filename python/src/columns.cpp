@@ -136,11 +136,15 @@ PyObject *Selection::copied(uint32_t node, bool bits) const {
   return Py_NewRef(array.get());
 }
 
-PyObject *Selection::ragged(uint32_t node, bool bits) const {
+PyObject *Selection::ragged(uint32_t node, bool bits, PyObject *memory) const {
   const packbuf_selected_size measured = size(node);
   const npy_intp elements = static_cast<npy_intp>(measured.elements), rows = static_cast<npy_intp>(measured.rows),
                  ends = rows + 1, sizes[2] = {measured.rank > 1 ? static_cast<npy_intp>(measured.rank) : 0, rows};
-  const Ref data = new_array(node_descr(view_, node, bits), 1, &elements);
+  Ref data;
+  if (memory == Py_None) data = new_array(node_descr(view_, node, bits), 1, &elements);
+  else data = Ref::take(must(PyObject_CallMethod(memory, "view", "N", node_descr(view_, node, bits))));
+  if (PyArray_SIZE(reinterpret_cast<PyArrayObject *>(data.get())) != elements)
+    fail(PACKBUF_CAPACITY, "the memory is not as long as the elements");
   const Ref offsets = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_INT64)), 1, &ends);
   const Ref shapes = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_UINT64)), 2, sizes);
   const Ref ndims = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_UINT8)), 1, &rows);

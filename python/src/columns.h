@@ -32,8 +32,8 @@ class Selection {
   PyObject *copied(uint32_t node, bool bits) const;
   // Into contiguous memory of the caller, which has room for `capacity` bytes.
   void copy_into(uint32_t node, void *data, uint64_t capacity, packbuf_dtype dtype) const;
-  // (elements, offsets, shapes, ndims) of a ragged column.
-  PyObject *ragged(uint32_t node, bool bits) const;
+  // (elements, offsets, shapes, ndims) of a ragged column; the elements in `memory`, bytes as a numpy array, or None.
+  PyObject *ragged(uint32_t node, bool bits, PyObject *memory) const;
   // (validity, missing) as arrays of bool.
   PyObject *masks(uint32_t node) const;
   PyObject *values(uint64_t first, uint64_t count) const; // rows as dicts

@@ -351,8 +351,14 @@ static void bind_view(nb::module_ &m) {
       .def_prop_ro("kind", [](const View &self) { return static_cast<int>(self.get()->kind); })
       .def_prop_ro("profile", [](const View &self) { return static_cast<int>(self.get()->profile); })
       .def("node", [](const View &self, uint32_t index) { return describe_node(self, self.node(index)); })
-      .def("find", [](const View &self, unsigned scope,
-                      const std::string &path) { return describe_node(self, self.find(scope, path)); })
+      .def("find",
+           [](const View &self, unsigned scope, nb::str path) {
+             Py_ssize_t size;
+             const char *text = PyUnicode_AsUTF8AndSize(path.ptr(), &size);
+             PyErr_Clear();
+             if (!text) fail(PACKBUF_NOT_FOUND, "no column's name has a lone surrogate");
+             return describe_node(self, self.find(scope, std::string(text, static_cast<size_t>(size))));
+           })
       .def("has_mask", &View::has_mask)
       .def("buffers", &node_buffers)
       .def("metadata", &metadata)
@@ -406,7 +412,12 @@ static void bind_selection(nb::module_ &m) {
            [](const Selection &self, uint32_t node, uintptr_t address, uint64_t capacity) {
              self.copy_into(node, reinterpret_cast<void *>(address), capacity, {0, 0, 0});
            })
-      .def("ragged", [](const Selection &self, uint32_t node, bool bits) { return own(self.ragged(node, bits)); })
+      .def(
+          "ragged",
+          [](const Selection &self, uint32_t node, bool bits, nb::handle memory) {
+            return own(self.ragged(node, bits, memory.ptr()));
+          },
+          nb::arg(), nb::arg(), nb::arg().none() = nb::none())
       .def("masks", [](const Selection &self, uint32_t node) { return own(self.masks(node)); })
       .def("values",
            [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })

@@ -62,10 +62,15 @@ std::string Walk::path(size_t steps) const {
       text += "[" + std::to_string(steps_[i].index) + "]";
       continue;
     }
-    const Ref shown = Ref::take(PyObject_Str(steps_[i].key));
+    Ref shown = Ref::take(PyObject_Str(steps_[i].key));
     Py_ssize_t size = 0;
     const char *name = shown ? PyUnicode_AsUTF8AndSize(shown.get(), &size) : nullptr;
-    if (!name) PyErr_Clear();
+    if (!name) { // a lone surrogate
+      PyErr_Clear();
+      shown = Ref::take(PyObject_ASCII(steps_[i].key));
+      name = shown ? PyUnicode_AsUTF8AndSize(shown.get(), &size) : nullptr;
+      if (!name) PyErr_Clear();
+    }
     text += '.';
     for (Py_ssize_t k = 0; name && k < size; k++) {
       if (name[k] == '.' || name[k] == '[' || name[k] == '\\') text += '\\';

@@ -10,7 +10,7 @@ import pytest
 from equality import same
 
 import packbuf
-from packbuf import Status, _torch
+from packbuf import Status, _adapt, _torch
 
 torch = pytest.importorskip("torch")
 
@@ -123,11 +123,47 @@ def test_out_by_way_of_pinned_memory(card):
             assert where in card.pinned() and asked is non_blocking and torch.equal(filled, whole) and torch.equal(made, whole)
     card.sent.clear()
     chosen = view.select(["x", "r"], [2, 0]).torch("cuda:0", non_blocking=True)
-    assert torch.equal(chosen["x"], x[[2, 0]]) and [asked for _, asked, _ in card.sent] == [True, True]
+    assert torch.equal(chosen["x"], x[[2, 0]]) and same([torch.tensor([], dtype=torch.int64), torch.tensor([1])], list(chosen["r"].unbind()))
+    assert [asked for _, asked, _ in card.sent] == [True] * 3, "rows, elements, offsets"
+    assert {where for where, _, _ in card.sent} <= card.pinned()
     assert not card.pinned() & {address for address, pinned in card.memory if not pinned}
     card.memory.clear()
     view["x"].torch()
     assert not card.pinned(), "what stays here is not pinned"
+
+
+@pytest.mark.parametrize("tail", [(), (2,)])
+@pytest.mark.parametrize("kind", ["int32", "bfloat16"])
+def test_ragged_rows_out_by_way_of_pinned_memory(card, tail, kind):
+    """Elements and offsets are pinned, and nothing else is sent: no nested tensor that lies in other memory."""
+    rows = [torch.arange(n * 2.0).reshape(n, *tail) if tail else torch.arange(n * 1.0) for n in (3, 1, 0, 4)]
+    rows = [row.to(getattr(torch, kind)) for row in rows]
+    odd = [torch.ones(2, 3), torch.ones(3, 2), torch.ones(1, 1), torch.ones(0, 5)]
+    view = packbuf.open(packbuf.pack({"x": rows, "odd": odd, "n": [[1], None, [2, 3], []], "m": [None, torch.ones(2, 3), torch.ones(1, 3), None]}))
+    absent = [torch.tensor(row, dtype=torch.int64) for row in ([1], [], [2, 3], [])]
+    for name, fill, whole in (("x", None, rows), ("odd", None, odd), ("n", 0, absent), ("m", 0, [torch.ones(0, 3), torch.ones(2, 3), torch.ones(1, 3), torch.ones(0, 3)])):
+        for non_blocking in (False, True):
+            card.sent.clear()
+            card.memory.clear()
+            made = view[name].torch(device="cuda:0", non_blocking=non_blocking, fill=fill)
+            assert same(whole, list(made.unbind()))
+            assert len(card.sent) == (1 if name == "odd" else 2) and {asked for _, asked, _ in card.sent} == {non_blocking}
+            assert [where for where, _, _ in card.sent] == [where for where, pinned in card.memory if pinned], name
+    card.memory.clear()
+    view["x"].torch()
+    assert not card.pinned(), "what stays here is not pinned"
+
+
+def test_nested_columns_of_a_tensordict_by_way_of_pinned_memory(card):
+    tensordict = pytest.importorskip("tensordict")
+    rows = [torch.arange(3.0), torch.arange(1.0)]
+    batch = {"j": torch.nested.nested_tensor(rows, layout=torch.jagged), "s": torch.nested.nested_tensor(rows)}
+    view = packbuf.open(packbuf.pack(tensordict.TensorDict(batch, batch_size=[2])))
+    making = _adapt._Making(view, _adapt.How(None, "cuda:0", False))  # TensorDict itself wants the device to be there
+    for name, kind, more, copies in (("j", "jagged", [[]], 2), ("s", "nested", ["strided", "float32"], 1)):
+        card.sent.clear()
+        assert same(rows, list(making._column(name, kind, more, [2]).unbind()))
+        assert len(card.sent) == copies and all(where in card.pinned() for where, _, _ in card.sent)
 
 
 def test_no_place_to_write_to(card):

@@ -122,6 +122,50 @@ def test_metadata_come_in_and_go_out(pa):
         packbuf.pack(table.cast(schema.set(0, pa.field("ids", pa.int64(), metadata={"k": b"\xff"}))))
 
 
+def test_metadata_that_have_no_place(pa):
+    """Of types within lists and dictionaries they are dropped; of those within structs kept."""
+    told = pa.struct([pa.field("a", pa.int32(), metadata={"u": "v"})])
+    columns = {"items": pa.array([[1]], pa.list_(pa.field("item", pa.int32(), metadata={"u": "v"}))), "list": pa.array([[{"a": 1}]], pa.list_(told)), "kept": pa.array([{"a": 1}], told)}
+    view = opened(pa.table(columns))
+    assert {field.path: field.metadata for field in view.columns if field.metadata} == {"kept.a": {"u": "v"}}
+
+
+def test_limits_of_schemas(pa):
+    pairs = {f"k{i}": "" for i in range(65536)}
+    table = pa.table({"a": [1]})
+    assert len(opened(table.replace_schema_metadata(pairs)).metadata) == 65536
+    zoned = pa.table({"a": pa.array([1], pa.timestamp("s", "UTC"))}).replace_schema_metadata(pairs)
+    for beyond in (table.replace_schema_metadata({**pairs, "k": ""}), zoned):
+        with pytest.raises(packbuf.Error, match="LIMIT: more than 65536 metadata pairs"):
+            packbuf.pack(beyond)
+    deep = pa.int8()
+    for _ in range(64):
+        deep = pa.list_(deep)
+    assert opened({"x": pa.array([None], deep)})["x"].tolist() == [None]
+    with pytest.raises(packbuf.Error, match="DEPTH in x"):
+        packbuf.pack({"x": pa.array([None], pa.list_(deep))})
+    with pytest.raises(packbuf.Error, match="UNSUPPORTED_DTYPE in x: times within lists or dictionaries"):
+        packbuf.pack({"x": pa.array([1], pa.timestamp("s")).dictionary_encode()})
+    with pytest.raises(packbuf.Error, match="NOT_NULLABLE"):
+        packbuf.pack(pa.array([{"a": 1}, None]))
+
+
+def test_rows_of_fixed_size(pa):
+    """They stay what they are beside rows that are null; a permutation that is none is none."""
+    for chunks in ([[[1, 2], None, [3, 4]]], [[None, [5, 6]], [[7, 8], None]]):
+        rows = pa.chunked_array([pa.array(chunk, pa.list_(pa.int16(), 2)) for chunk in chunks])
+        field = opened({"x": rows})["x"]
+        assert (field.codec, field.dtype, field.shape) == ("ndarray", "int16", (2,))
+        assert [None if row is None else row.tolist() for row in field] == rows.to_pylist()
+    field = opened({"x": pa.array([[1, None], None], pa.list_(pa.int16(), 2))})["x"]
+    assert field.codec == "json_ragged" and field.tolist() == [[1, None], None]
+    cells = np.arange(12.0).reshape(2, 2, 3)
+    for permutation, shape in ((None, (2, 3)), ([0, 1], (2, 3)), ([1, 0], (6,))):
+        kind = pa.fixed_shape_tensor(pa.float64(), [2, 3], permutation=permutation)
+        tensors = pa.ExtensionArray.from_storage(kind, pa.array(cells.reshape(2, 6).tolist(), pa.list_(pa.float64(), 6)))
+        assert opened({"x": tensors})["x"].numpy().tolist() == cells.reshape(2, *shape).tolist()
+
+
 def test_arrow_asks_where_memory_is(pa):
     view = opened()
     for asked in (view, view.select(None, slice(1, None)), view["n"]):

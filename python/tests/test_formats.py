@@ -202,10 +202,24 @@ def test_npz_that_is_none():
     assert status(lambda: packbuf.from_npz(npz(a=np.array([{}], dtype=object)))) == "UNSUPPORTED_DTYPE"
     bomb = npz(compressed=True, a=np.zeros(1 << 20))
     assert len(bomb) < 1 << 15 and status(lambda: packbuf.from_npz(bomb, decoded_bytes=1 << 20)) == "LIMIT"
+    assert packbuf.from_npz(bomb)["a"].nbytes == 8 << 20
     with io.BytesIO() as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "x")
         archive.close()
         assert status(lambda: packbuf.from_npz(file.getvalue())) == "UNSUPPORTED_OPERATION"
+
+
+def test_what_a_small_file_may_unpack_to(monkeypatch):
+    """By default 1 GiB, or 64 times the file; who knows the file may say more."""
+    huge = crafted(size=(1 << 30) + 1, method=8)
+    with pytest.raises(packbuf.Error, match="decoded_bytes=") as failure:
+        packbuf.from_npz(huge)
+    assert failure.value.code.name == "LIMIT"
+    assert status(lambda: packbuf.from_npz(huge, decoded_bytes=1 << 31)) == "DATA_CHECKSUM"
+    monkeypatch.setattr("packbuf._npy._UNPACKED_BYTES", 0)
+    assert status(lambda: packbuf.from_npz(npz(compressed=True, a=np.zeros(1 << 20)))) == "LIMIT"
+    noise = np.random.default_rng(0).integers(0, 99, 1 << 16)
+    assert (packbuf.from_npz(npz(compressed=True, a=noise))["a"] == noise).all()
 
 
 def test_members_that_share_their_bytes():

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -416,3 +417,94 @@ def test_daemon_threads_when_the_interpreter_ends():
     for _ in range(3):
         ended = subprocess.run([sys.executable, "-c", DAEMONS], capture_output=True, check=False)
         assert ended.returncode == 0 and b"leaked" not in ended.stderr, ended.stderr
+
+
+ENDS = {
+    "all of it alive": """
+        import atexit
+        store = packbuf.connect("local:?size=16m")
+        ref = store.put("k", BATCH)
+        view, raw, ledger, server = store.get(ref), store.get_bytes(ref), packbuf.Ledger(store), packbuf.serve(store)
+        ledger.adopt(ref)
+        reading, chosen, array = ledger.get(ref), store.select(ref, "x"), view["x"].numpy()
+        client = packbuf.connect(server.uri, pool_size=1 << 22)
+        far = client.get("k")
+        atexit.register(lambda: print(view["x"][3] + far["x"][3] + store.counters()["leases"] - 1))
+    """,
+    "a server before its client, a store before its server": """
+        store = packbuf.connect("local:?size=16m")
+        server = packbuf.serve(store)
+        client = packbuf.connect(server.uri, pool_size=1 << 22)
+        view = client.get(client.put("k", BATCH))
+        store.close()
+        del store
+        server.close(0)
+        del server
+        client.close()
+        del client
+        gc.collect()
+        print(view["x"][3] + 6)
+    """,
+    "a store under those who work with it": """
+        store = packbuf.connect("local:?size=16m")
+        ref = store.put("k", BATCH)
+        def work():
+            try:
+                while True:
+                    assert store.get(ref)["x"].numpy()[3] == 3 and store.put("q", BATCH)
+            except packbuf.Disconnected:
+                pass
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        [thread.start() for thread in threads]
+        time.sleep(0.05)
+        store.close()
+        [thread.join() for thread in threads]
+        print(9)
+    """,
+    "forks among threads": """
+        store, stop = packbuf.connect("local:?size=16m"), threading.Event()
+        def work():
+            while not stop.is_set():
+                packbuf.pack(BATCH, threads=2)
+                store.put("q", BATCH)
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        [thread.start() for thread in threads]
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                os._exit(packbuf.open(packbuf.pack(BATCH))["x"][3] != 3)
+            assert os.waitpid(child, 0)[1] == 0
+        stop.set()
+        [thread.join() for thread in threads]
+        print(9)
+    """,
+    "cycles, and an exception that holds a frame": """
+        class Holder:
+            pass
+        def fails():
+            view = store.get(ref)
+            return view["nope"]
+        store, kept = packbuf.connect("local:?size=16m"), Holder()
+        ref = store.put("k", BATCH)
+        kept.view, kept.kept = store.get(ref), kept
+        kept.rows = iter(kept.view["x"])
+        next(kept.rows)
+        try:
+            fails()
+        except packbuf.NotFound as error:
+            kept.error = error
+        assert store.counters()["leases"] == 2
+        del kept
+        gc.collect()
+        print(9 + store.counters()["leases"])
+    """,
+}
+BEFORE = "import gc, os, threading, time\nimport numpy as np\nimport packbuf\nBATCH = {'x': np.arange(1000), 't': ['text'] * 1000}\n"
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_odd_orders_of_the_end(end):
+    """In Python's development mode, where what is wrong with memory, or was not closed, is said."""
+    script = BEFORE + textwrap.dedent(ENDS[end])
+    ended = subprocess.run([sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=170, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "9\n", "")

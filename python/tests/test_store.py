@@ -504,12 +504,24 @@ def test_what_differs_is_joined_where_that_is_asked_for(store):
 def test_errors_say_what_to_do(store):
     ref = store.put("k", {"x": [1]})
     other = packbuf.open(packbuf.pack({"x": [0.5]})).schema()
-    for get in (lambda: store.get(ref, schema=other), lambda: store.get_many([ref], schema=other)):
+    ledger, more = packbuf.Ledger(store), store.append(store.put("more", {"x": [1]}), {"x": [2]})
+    ledger.adopt(ref)
+    for get in (
+        lambda: store.get(ref, schema=other),
+        lambda: store.get_many([ref], schema=other),
+        lambda: store.select(ref, "x", schema=other),
+        lambda: store.select_parts(more, "x", [1], schema=other),
+        lambda: ledger.get(ref, schema=other),
+        lambda: ledger.select(ref, "x", schema=other),
+    ):
         with pytest.raises(packbuf.Error) as caught:
             get()
         error = caught.value.results[0] if isinstance(caught.value, packbuf.SomeFailed) else caught.value
         assert error.code == Status.SCHEMA_MISMATCH and error.path == "x"
         assert "(expected ndarray float64 natural [], found ndarray int64 natural [])" in str(error)
+    assert ledger.state()["reading"] == 0
+    with pytest.raises(packbuf.Error, match="fingerprint, which cannot say where"):
+        store.select(ref, "x", schema=other.fingerprint)
     with pytest.raises(packbuf.Error, match="needs? a row_order_token|same 16 bytes"):
         store.append(ref, {"y": [1]}, by="fields")
     with pytest.raises(packbuf.NotFound, match="€: there is no object"):  # a path that is cut between characters
