@@ -68,6 +68,9 @@ inline const char *text_of(PyObject *text, Py_ssize_t *size) { return PyUnicode_
 inline Py_hash_t text_hash(PyObject *text) { return PyObject_Hash(text); }
 inline bool small_int(PyObject *, int64_t *) { return false; }
 inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SetItem(list, i, stolen); }
+inline void add_references(PyObject *object, Py_ssize_t count) {
+  for (; count > 0; count--) Py_INCREF(object);
+}
 inline bool have_gil() { return false; } // it is not told
 inline const char *bytes_data(PyObject *bytes) { return PyBytes_AsString(bytes); }
 inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_Size(bytes); }
@@ -88,6 +91,16 @@ inline PyObject *tuple_item(PyObject *tuple, Py_ssize_t i) { return PyTuple_GET_
 inline double float_value(PyObject *number) { return PyFloat_AS_DOUBLE(number); }
 inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SET_ITEM(list, i, stolen); }
 inline bool have_gil() { return PyGILState_Check(); }
+
+// `count` references more to one object: one by one, each would wait for the one before.
+inline void add_references(PyObject *object, Py_ssize_t count) {
+#if PY_VERSION_HEX >= 0x030C0000 || defined(Py_REF_DEBUG)
+  for (; count > 0; count--) Py_INCREF(object);
+#else
+  Py_SET_REFCNT(object, Py_REFCNT(object) + count);
+#endif
+}
+
 inline const char *bytes_data(PyObject *bytes) { return PyBytes_AS_STRING(bytes); }
 inline Py_ssize_t bytes_size(PyObject *bytes) { return PyBytes_GET_SIZE(bytes); }
 

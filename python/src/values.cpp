@@ -4,6 +4,7 @@
 #include "numpy.h"
 #include "view.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace packbuf_py {
@@ -24,15 +25,45 @@ bool Values::torch() {
 }
 
 Values::~Values() {
-  for (const Name &name : names_) Py_XDECREF(name.object);
+  for (const Text &text : texts_) Py_XDECREF(text.object);
 }
 
-PyObject *Values::plugin(const char *name) {
+static PyObject *plugin(const char *name) {
   const Ref module = Ref::take(must(PyImport_ImportModule("packbuf._plugin")));
   return must(PyObject_GetAttrString(module.get(), name));
 }
 
-static PyObject *text(const packbuf_value &value) { return text_object(value.as.text.data, value.as.text.size); }
+PyObject *View::missing() const {
+  if (!missing_) missing_ = Ref::take(plugin("MISSING"));
+  return missing_.get();
+}
+
+static uint64_t hash_of(const char *data, size_t size) {
+  uint64_t first = 0, last = 0;
+  memcpy(&first, data, std::min<size_t>(size, 8));
+  if (size > 8) memcpy(&last, data + size - 8, 8);
+  return (first * 0xFF51AFD7ED558CCDu ^ (last + size)) * 0x9E3779B97F4A7C15u;
+}
+
+// Keys come again in every row, and texts of a few kinds do: as one object. Known by what they are, never by where they
+// lie, since the arena of the next piece may lie there too. A new reference.
+PyObject *Values::text(const packbuf_value &value) {
+  const char *data = value.as.text.data;
+  const size_t size = value.as.text.size, most = 64;
+  if (size == 0 || size > most) return text_object(data, size);
+  const uint64_t hash = hash_of(data, size);
+  Text &known = texts_[hash >> 58];
+  if (known.object && known.hash == hash) {
+    Py_ssize_t length = 0;
+    const char *bytes = text_of(known.object, &length);
+    if (!bytes) throw PythonError{};
+    if (static_cast<size_t>(length) == size && memcmp(bytes, data, size) == 0) return Py_NewRef(known.object);
+  }
+  PyObject *object = text_object(data, size);
+  Py_XDECREF(known.object);
+  known = {hash, object};
+  return Py_NewRef(object);
+}
 
 static PyObject *bytes(const void *data, size_t size) {
   return must(PyBytes_FromStringAndSize(static_cast<const char *>(data), static_cast<Py_ssize_t>(size)));
@@ -61,7 +92,7 @@ PyObject *Values::object(const packbuf_value &value, const Shown *shown) {
     case PACKBUF_TENSOR: return tensor(*value.as.tensor, shown);
     case PACKBUF_MEDIA: return media(*value.as.media);
     case PACKBUF_OPAQUE: return opaque(*value.as.opaque);
-    case PACKBUF_MISSING: return missing();
+    case PACKBUF_MISSING: return Py_NewRef(view_.missing());
     default: return Py_NewRef(Py_None);
   }
 }
@@ -77,19 +108,6 @@ PyObject *Values::list(const packbuf_value &value, const Shown *shown) {
   return list.release();
 }
 
-// Names of fields come again in every row, from the same place. In an arena, which ends before this does, one place can
-// have had another text. Borrowed.
-PyObject *Values::key(const packbuf_value &key) {
-  Name &name = names_[(reinterpret_cast<uintptr_t>(key.as.text.data) ^ key.as.text.size) % names_.size()];
-  if (name.object && name.data == key.as.text.data && name.size == key.as.text.size && view_.contains(name.data))
-    return name.object;
-  PyObject *object = text(key);
-  PyUnicode_InternInPlace(&object);
-  Py_XDECREF(name.object);
-  name = {key.as.text.data, key.as.text.size, object};
-  return object;
-}
-
 PyObject *Values::dict(const packbuf_value &value, const Shown *shown) {
   Ref dict = Ref::take(must(PyDict_New()));
   for (size_t i = 0; i < value.as.dict.count; i++) {
@@ -99,8 +117,8 @@ PyObject *Values::dict(const packbuf_value &value, const Shown *shown) {
       for (const auto &[name, below] : shown->children)
         if (name == entry.key.as.text.data) child = &below;
     const Ref item = Ref::take(object(entry.value, child));
-    const Ref other = entry.key.kind == PACKBUF_STRING ? Ref::borrow(key(entry.key)) : Ref::take(object(entry.key));
-    if (PyDict_SetItem(dict.get(), other.get(), item.get()) < 0) throw PythonError{};
+    const Ref key = Ref::take(object(entry.key));
+    if (PyDict_SetItem(dict.get(), key.get(), item.get()) < 0) throw PythonError{};
   }
   return dict.release();
 }
@@ -179,8 +197,17 @@ PyObject *Values::opaque(const packbuf_opaque &opaque) {
 
 // ---- whole columns and rows ----
 
-// Reads in pieces, so that what is between the packed buffer and the Python objects stays small; put(i, object) takes
-// the object of row i.
+// Rows from `row` on that have the same value or none: of a column that few rows have, most are missing.
+static uint64_t alike(const packbuf_value *values, uint64_t row, uint64_t end) {
+  const unsigned kind = values[row].kind;
+  uint64_t next = row + 1;
+  if (kind == PACKBUF_NULL || kind == PACKBUF_MISSING)
+    while (next < end && values[next].kind == kind) next++;
+  return next - row;
+}
+
+// Reads in pieces, so that what is between the packed buffer and the Python objects stays small; put(i, count, object)
+// takes a reference for each of `count` rows from row i on.
 template <class Read, class Put>
 static void read_pieces(uint64_t first, uint64_t count, Values &values, const Shown *shown, Read read, Put put) {
   const uint64_t most = 1024;
@@ -195,7 +222,12 @@ static void read_pieces(uint64_t first, uint64_t count, Values &values, const Sh
       status = read(first + done, now, arena.get(), piece.get(), &error);
     }
     check(status, error);
-    for (uint64_t i = 0; i < now; i++, done++) put(done, values.cell(piece[i], shown));
+    for (uint64_t i = 0, run; i < now; i += run, done += run) {
+      PyObject *object = values.object(piece[i], shown);
+      run = alike(piece.get(), i, now);
+      add_references(object, static_cast<Py_ssize_t>(run - 1));
+      put(done, run, object);
+    }
   }
 }
 
@@ -207,7 +239,9 @@ static Ref new_list(uint64_t count) {
 }
 
 static auto put_in_list(const Ref &list) {
-  return [to = list.get()](uint64_t i, PyObject *object) { list_put(to, static_cast<Py_ssize_t>(i), object); };
+  return [to = list.get()](uint64_t first, uint64_t run, PyObject *object) {
+    for (uint64_t i = first; i < first + run; i++) list_put(to, static_cast<Py_ssize_t>(i), object);
+  };
 }
 
 PyObject *read_rows(const View &view, PyObject *owner, uint64_t first, uint64_t count) {
@@ -240,7 +274,7 @@ PyObject *read_objects(const View &view, PyObject *owner, uint32_t node, uint64_
   Ref array = new_objects(count);
   auto **to = static_cast<PyObject **>(PyArray_DATA(reinterpret_cast<PyArrayObject *>(array.get())));
   read_pieces(first, count, values, view.shown_node(node), column_reader(view, node),
-              [to](uint64_t i, PyObject *object) { to[i] = object; });
+              [to](uint64_t i, uint64_t run, PyObject *object) { std::fill_n(to + i, run, object); });
   return array.release();
 }
 

@@ -47,6 +47,7 @@ class View {
   // How the fields (scope 0) or batch values (scope 1) are shown; nullptr: nothing special about them.
   const Shown *shown(unsigned scope) const { return shown_[scope].special ? &shown_[scope] : nullptr; }
   const Shown *shown_node(uint32_t index) const;
+  PyObject *missing() const; // packbuf.MISSING, borrowed; throws. Needs the GIL
   bool contains(const void *data) const;
 
   packbuf_node node(uint32_t index) const;
@@ -63,6 +64,7 @@ class View {
   packbuf_view view_;
   Manner manner_;
   Shown shown_[2];
+  mutable Ref missing_;
 };
 
 // Turns values that were read into Python objects. Needs the GIL.
@@ -74,37 +76,25 @@ class Values {
   Values &operator=(const Values &) = delete;
   ~Values();
   PyObject *object(const packbuf_value &value, const Shown *shown = nullptr); // a new reference; throws
-  PyObject *missing() {
-    if (!missing_) missing_ = Ref::take(plugin("MISSING"));
-    return Py_NewRef(missing_.get());
-  }
-  PyObject *cell(const packbuf_value &value, const Shown *shown) { // most cells of a column that few rows have: nothing
-    return value.kind == PACKBUF_NULL      ? Py_NewRef(Py_None)
-           : value.kind == PACKBUF_MISSING ? missing()
-                                           : object(value, shown);
-  }
 
  private:
   PyObject *list(const packbuf_value &value, const Shown *shown);
   PyObject *dict(const packbuf_value &value, const Shown *shown);
-  PyObject *key(const packbuf_value &key);
+  PyObject *text(const packbuf_value &text);
   PyObject *tensor(const packbuf_tensor &tensor, const Shown *shown);
   PyObject *array(const packbuf_tensor &tensor, PyObject *descr);
   PyObject *media(const packbuf_media &media);
   PyObject *opaque(const packbuf_opaque &opaque);
-  PyObject *plugin(const char *name);
   bool torch(); // tensors become torch's
 
-  struct Name {
-    const char *data;
-    size_t size;
+  struct Text {
+    uint64_t hash;
     PyObject *object;
   };
   const View &view_;
   PyObject *owner_;
   int torch_; // what tensors become, as in Manner
-  std::array<Name, 64> names_{};
-  Ref missing_;
+  std::array<Text, 64> texts_{};
 };
 
 // Python lists of values: rows of all fields, cells of one node, all batch values as a dict.

@@ -143,6 +143,22 @@ def test_references_are_given_back():
     assert before == [sys.getrefcount(thing) for thing in (*texts, array, table, table["key that is no name"][0])]
 
 
+def test_absent_cells_are_references_too():
+    rows = [{"few": "text"} if i % 700 == 0 else {"few": None} if i % 3 == 0 else {} for i in range(5000)]
+    counts = {id(thing): sum(row.get("few", packbuf.MISSING) is thing for row in rows) for thing in (None, packbuf.MISSING)}
+    view = packbuf.open(packbuf.pack(rows))
+    watched = [packbuf.MISSING] if sys.version_info >= (3, 12) else [packbuf.MISSING, None]  # there None lives for ever
+    for read in (view["few"].numpy, view["few"].tolist, lambda: list(view["few"]), lambda: view["few"][range(5000)]):
+        read()
+        for thing in watched:
+            before = sys.getrefcount(thing)
+            cells = read()
+            during = sys.getrefcount(thing) - before
+            assert abs(during - counts[id(thing)]) <= (20 if thing is None else 0)
+            del cells
+            assert abs(sys.getrefcount(thing) - before) <= (20 if thing is None else 0)
+
+
 def test_memory_does_not_grow():
     import resource
 

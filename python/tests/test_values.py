@@ -480,3 +480,19 @@ def test_inference_of_what_contains_itself(length):
     for value in (one, first, {"k": second}):
         with pytest.raises(packbuf.Error, match="DEPTH"):
             packbuf.infer([value, value])
+
+
+def test_keys_of_one_place_in_memory():
+    """Escaped keys are decoded into memory that the next 1024 rows use again."""
+    cells = [None] * 3000
+    cells[5], cells[1029], cells[2053] = {'x"a': 1}, {'x"b': 2}, {'y"a': ['x"a', 'x"b']}
+    field = packbuf.open(packbuf.pack({"m": cells}, schema={"m": {"codec": "json_ragged"}}))["m"]
+    assert field.codec == "json_ragged"
+    assert field.tolist() == field.numpy().tolist() == list(field) == field[range(3000)] == cells
+
+
+@given(st.lists(st.sampled_from(["", "a", "b", "ä", "ab" * 4, "ab" * 4 + "c", "ab" * 32, "ab" * 32 + "c", "\0", "\0\0", "a\0"]) | st.text(max_size=70), max_size=200))
+def test_texts_that_come_again(texts):
+    whole = {"m": {"codec": "json_ragged"}}
+    view = packbuf.open(packbuf.pack({"t": texts, "m": [{text: texts[:3]} for text in texts]}, schema=whole if texts else None))
+    assert view["t"].tolist() == texts and [list(row) for row in view["m"].tolist()] == [[text] for text in texts]
