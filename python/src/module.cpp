@@ -408,6 +408,7 @@ static void bind_selection(nb::module_ &m) {
            })
       .def("ragged", [](const Selection &self, uint32_t node, bool bits) { return own(self.ragged(node, bits)); })
       .def("masks", [](const Selection &self, uint32_t node) { return own(self.masks(node)); })
+      .def("absent", [](const Selection &self, uint32_t node) { return own(self.absent(node)); })
       .def("values",
            [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })
       .def("cells", [](const Selection &self, uint32_t node) { return own(self.cells(node)); })
