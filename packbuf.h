@@ -689,6 +689,7 @@ typedef struct packbuf_ragged {
   const void *lengths; /* NULL, or rows of them */
   const uint8_t *validity; /* NULL, or a bitmap; the extent of an absent row is ignored */
   const packbuf_device *device;
+  const uint8_t *missing; /* NULL, or a bitmap: which rows that validity lacks are missing; the others are null */
 } packbuf_ragged;
 
 /* Codec ragged_tensor (form TENSOR) or typed_ragged. Offsets that descend or pass `items` are OUT_OF_RANGE, with the
@@ -4171,11 +4172,15 @@ static packbuf_status packbuf_i_keys_differ(packbuf_i_keys *keys, const packbuf_
  * character; or size. */
 static uint64_t packbuf_i_json_plain(const uint8_t *text, uint64_t at, uint64_t size) {
   const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-  for (; size - at >= 8; at += 8) {
-    uint64_t word = packbuf_i_load64(text + at), quote = word ^ ones * '"', slash = word ^ ones * '\\';
+  while (size >= 8 && at < size) {
+    /* of the last bytes, those from `at` on; the zeros above them are a hit, at the end */
+    const uint64_t past = size - at < 8 ? 8 - (size - at) : 0;
+    uint64_t word = packbuf_i_load64(text + at - past) >> 8 * past, quote = word ^ ones * '"';
+    uint64_t slash = word ^ ones * '\\';
     /* the lowest bit set is exact: borrows only disturb bytes above a hit */
     uint64_t hits = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 0x20) & ~word)) & tops;
     if (hits) return at + packbuf_i_first_set(hits) / 8;
+    at += 8 - past;
   }
   while (at < size && text[at] >= 0x20 && text[at] != '"' && text[at] != '\\') at++;
   return at;
@@ -10832,7 +10837,10 @@ static packbuf_i_run packbuf_i_scratch_run(packbuf_i_pull *pull, uint64_t size) 
 
 /* 1 value, 0 null, -1 missing. */
 static int packbuf_i_state(const packbuf_i_node *node, uint64_t row) {
-  if (node->bitmap && !(node->bitmap[row >> 3] >> (row & 7) & 1)) return 0;
+  if (node->bitmap && !(node->bitmap[row >> 3] >> (row & 7) & 1)) {
+    const uint8_t *missing = node->source == PACKBUF_I_FROM_RAGGED ? node->ragged->missing : NULL;
+    return missing ? -(missing[row >> 3] >> (row & 7) & 1) : 0;
+  }
   switch (node->source) {
     case PACKBUF_I_FROM_CELLS: {
       uint8_t kind = packbuf_i_cell(&node->cells, row)->kind;
@@ -15321,7 +15329,7 @@ static packbuf_status packbuf_i_plan_offsets(packbuf_i_plan *plan, packbuf_i_nod
   return PACKBUF_OK;
 }
 
-/* Counts null rows, adds up the elements, finds devices. */
+/* Counts absent rows, adds up the elements, finds devices. */
 static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t row, total = 0;
   int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
@@ -15330,7 +15338,10 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
   }
-  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
+  if (node->source != PACKBUF_I_FROM_CELLS) {
+    node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
+    node->missing = 0;
+  }
   if (!sums &&
       (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL
                                             : !node->bitmap))
@@ -15339,7 +15350,7 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
        row = packbuf_i_next_cell(&node->cells, row + 1)) {
     int state = packbuf_i_state(node, row);
     if (state <= 0) {
-      if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
+      if (node->source != PACKBUF_I_FROM_CELLS) (*(state ? &node->missing : &node->nulls))++;
       continue;
     }
     if (sums && (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60))
@@ -15531,10 +15542,10 @@ static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *
   }
   status = node->kind == PACKBUF_LEAF ? packbuf_i_plan_rows(plan, node) : PACKBUF_OK;
   if (status) return status;
-  if (node->nulls && (node->flags & PACKBUF_REFUSE_NULL)) {
+  if (node->nulls + node->missing && (node->flags & PACKBUF_REFUSE_NULL)) {
     uint64_t row = 0;
     while (packbuf_i_state(node, row) > 0) row++;
-    return packbuf_i_plan_fail(plan, node, PACKBUF_NOT_NULLABLE, "the field must not have a null cell", row);
+    return packbuf_i_plan_fail(plan, node, PACKBUF_NOT_NULLABLE, "the field must not have a null or missing cell", row);
   }
   if (node->kind == PACKBUF_LEAF) return packbuf_i_plan_leaf(plan, node);
   if (node->kind == PACKBUF_NODE_LIST)
@@ -19056,15 +19067,17 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   return (packbuf_value *)at;
 }
 
-/* How many rows from `row` on, a multiple of 64, at most 64, are absent one and all: they are put down together. */
+/* How many rows from `row` on, up to the next multiple of 64 and at most `count`, are absent one and all: they are put
+ * down together. */
 static uint64_t packbuf_i_read_absent(const packbuf_column *column, uint64_t row, uint64_t count, packbuf_i_slots out) {
-  const uint64_t rows = count < 64 ? count : 64;
   const packbuf_value absent[2] = {packbuf_null(), packbuf_missing()};
-  uint64_t missing;
-  if (!packbuf_i_there(&column->validity) || row >= column->node.rows || rows > column->node.rows - row ||
-      packbuf_i_get_bits(&column->validity, row / 64))
-    return 0;
-  missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) : 0;
+  uint64_t rows = 64 - row % 64, present, missing;
+  if (!packbuf_i_there(&column->validity) || row >= column->node.rows) return 0;
+  if (rows > count) rows = count;
+  if (rows > column->node.rows - row) return 0;
+  present = packbuf_i_get_bits(&column->validity, row / 64) >> row % 64;
+  if (present && packbuf_i_first_set(present) < rows) rows = packbuf_i_first_set(present);
+  missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) >> row % 64 : 0;
   for (uint64_t i = 0; i < rows; i++)
     *packbuf_i_slot(out, i) = absent[missing >> i & 1];
   return rows;
@@ -19076,6 +19089,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
   const packbuf_i_codec_reader *codec = packbuf_i_codec_reader_of(column->node.codec);
   packbuf_i_leaf_cells cells;
   packbuf_status status;
+  int look = 1, state = 0; /* look: whether rows that are absent may begin here */
   packbuf_i_open_windows(column, &windows);
   if (r->selection && r->selection->flags[column->node.index] != PACKBUF_I_CHOSEN)
     return packbuf_i_fail_node(r->view, column->node.index, PACKBUF_WRONG_TYPE,
@@ -19090,8 +19104,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++, cells.left--) {
     packbuf_value *value = packbuf_i_slot(out, i);
     const uint64_t row = packbuf_i_reader_row(r, first + i);
-    int state = 0;
-    if (row % 64 == 0 && !r->selection) {
+    if ((look || row % 64 == 0) && !r->selection) {
       packbuf_i_slots rest;
       uint64_t absent;
       rest.first = value;
@@ -19100,11 +19113,13 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
       if (absent) {
         i += absent - 1;
         cells.left -= absent - 1;
+        look = 0;
         continue;
       }
     }
     status = packbuf_cell_state(column, row, &state, r->error);
     if (status != PACKBUF_OK) break;
+    look = state != 1;
     if (state == 1) {
       uint64_t stored = 0;
       cells.row = row;

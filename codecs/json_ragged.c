@@ -9,11 +9,15 @@
  * character; or size. */
 static uint64_t packbuf_i_json_plain(const uint8_t *text, uint64_t at, uint64_t size) {
   const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-  for (; size - at >= 8; at += 8) {
-    uint64_t word = packbuf_i_load64(text + at), quote = word ^ ones * '"', slash = word ^ ones * '\\';
+  while (size >= 8 && at < size) {
+    /* of the last bytes, those from `at` on; the zeros above them are a hit, at the end */
+    const uint64_t past = size - at < 8 ? 8 - (size - at) : 0;
+    uint64_t word = packbuf_i_load64(text + at - past) >> 8 * past, quote = word ^ ones * '"';
+    uint64_t slash = word ^ ones * '\\';
     /* the lowest bit set is exact: borrows only disturb bytes above a hit */
     uint64_t hits = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 0x20) & ~word)) & tops;
     if (hits) return at + packbuf_i_first_set(hits) / 8;
+    at += 8 - past;
   }
   while (at < size && text[at] >= 0x20 && text[at] != '"' && text[at] != '\\') at++;
   return at;

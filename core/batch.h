@@ -118,6 +118,7 @@ typedef struct packbuf_ragged {
   const void *lengths; /* NULL, or rows of them */
   const uint8_t *validity; /* NULL, or a bitmap; the extent of an absent row is ignored */
   const packbuf_device *device;
+  const uint8_t *missing; /* NULL, or a bitmap: which rows that validity lacks are missing; the others are null */
 } packbuf_ragged;
 
 /* Codec ragged_tensor (form TENSOR) or typed_ragged. Offsets that descend or pass `items` are OUT_OF_RANGE, with the

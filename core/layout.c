@@ -167,7 +167,7 @@ static packbuf_status packbuf_i_plan_offsets(packbuf_i_plan *plan, packbuf_i_nod
   return PACKBUF_OK;
 }
 
-/* Counts null rows, adds up the elements, finds devices. */
+/* Counts absent rows, adds up the elements, finds devices. */
 static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *node) {
   uint64_t row, total = 0;
   int sums = node->codec >= PACKBUF_CODEC_RAGGED_TENSOR && node->codec != PACKBUF_CODEC_MEDIA_LIST_RAGGED;
@@ -176,7 +176,10 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
     packbuf_status status = packbuf_i_check_offsets(plan, node);
     if (status) return status;
   }
-  if (node->source != PACKBUF_I_FROM_CELLS) node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
+  if (node->source != PACKBUF_I_FROM_CELLS) {
+    node->nulls = node->codec == PACKBUF_CODEC_NULL ? node->rows : 0;
+    node->missing = 0;
+  }
   if (!sums &&
       (node->source == PACKBUF_I_FROM_CELLS ? node->codec != PACKBUF_CODEC_NDARRAY || node->form == PACKBUF_FORM_NATURAL
                                             : !node->bitmap))
@@ -185,7 +188,7 @@ static packbuf_status packbuf_i_plan_rows(packbuf_i_plan *plan, packbuf_i_node *
        row = packbuf_i_next_cell(&node->cells, row + 1)) {
     int state = packbuf_i_state(node, row);
     if (state <= 0) {
-      if (node->source != PACKBUF_I_FROM_CELLS) node->nulls++;
+      if (node->source != PACKBUF_I_FROM_CELLS) (*(state ? &node->missing : &node->nulls))++;
       continue;
     }
     if (sums && (!packbuf_i_add(total, packbuf_i_extent(node, row), &total) || total >> 60))
@@ -377,10 +380,10 @@ static packbuf_status packbuf_i_plan_node(packbuf_i_plan *plan, packbuf_i_node *
   }
   status = node->kind == PACKBUF_LEAF ? packbuf_i_plan_rows(plan, node) : PACKBUF_OK;
   if (status) return status;
-  if (node->nulls && (node->flags & PACKBUF_REFUSE_NULL)) {
+  if (node->nulls + node->missing && (node->flags & PACKBUF_REFUSE_NULL)) {
     uint64_t row = 0;
     while (packbuf_i_state(node, row) > 0) row++;
-    return packbuf_i_plan_fail(plan, node, PACKBUF_NOT_NULLABLE, "the field must not have a null cell", row);
+    return packbuf_i_plan_fail(plan, node, PACKBUF_NOT_NULLABLE, "the field must not have a null or missing cell", row);
   }
   if (node->kind == PACKBUF_LEAF) return packbuf_i_plan_leaf(plan, node);
   if (node->kind == PACKBUF_NODE_LIST)

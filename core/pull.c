@@ -116,7 +116,10 @@ static packbuf_i_run packbuf_i_scratch_run(packbuf_i_pull *pull, uint64_t size) 
 
 /* 1 value, 0 null, -1 missing. */
 static int packbuf_i_state(const packbuf_i_node *node, uint64_t row) {
-  if (node->bitmap && !(node->bitmap[row >> 3] >> (row & 7) & 1)) return 0;
+  if (node->bitmap && !(node->bitmap[row >> 3] >> (row & 7) & 1)) {
+    const uint8_t *missing = node->source == PACKBUF_I_FROM_RAGGED ? node->ragged->missing : NULL;
+    return missing ? -(missing[row >> 3] >> (row & 7) & 1) : 0;
+  }
   switch (node->source) {
     case PACKBUF_I_FROM_CELLS: {
       uint8_t kind = packbuf_i_cell(&node->cells, row)->kind;

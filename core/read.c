@@ -16,15 +16,17 @@ static packbuf_value *packbuf_i_slot(packbuf_i_slots slots, uint64_t i) {
   return (packbuf_value *)at;
 }
 
-/* How many rows from `row` on, a multiple of 64, at most 64, are absent one and all: they are put down together. */
+/* How many rows from `row` on, up to the next multiple of 64 and at most `count`, are absent one and all: they are put
+ * down together. */
 static uint64_t packbuf_i_read_absent(const packbuf_column *column, uint64_t row, uint64_t count, packbuf_i_slots out) {
-  const uint64_t rows = count < 64 ? count : 64;
   const packbuf_value absent[2] = {packbuf_null(), packbuf_missing()};
-  uint64_t missing;
-  if (!packbuf_i_there(&column->validity) || row >= column->node.rows || rows > column->node.rows - row ||
-      packbuf_i_get_bits(&column->validity, row / 64))
-    return 0;
-  missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) : 0;
+  uint64_t rows = 64 - row % 64, present, missing;
+  if (!packbuf_i_there(&column->validity) || row >= column->node.rows) return 0;
+  if (rows > count) rows = count;
+  if (rows > column->node.rows - row) return 0;
+  present = packbuf_i_get_bits(&column->validity, row / 64) >> row % 64;
+  if (present && packbuf_i_first_set(present) < rows) rows = packbuf_i_first_set(present);
+  missing = packbuf_i_there(&column->missing) ? packbuf_i_get_bits(&column->missing, row / 64) >> row % 64 : 0;
   for (uint64_t i = 0; i < rows; i++)
     *packbuf_i_slot(out, i) = absent[missing >> i & 1];
   return rows;
@@ -36,6 +38,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
   const packbuf_i_codec_reader *codec = packbuf_i_codec_reader_of(column->node.codec);
   packbuf_i_leaf_cells cells;
   packbuf_status status;
+  int look = 1, state = 0; /* look: whether rows that are absent may begin here */
   packbuf_i_open_windows(column, &windows);
   if (r->selection && r->selection->flags[column->node.index] != PACKBUF_I_CHOSEN)
     return packbuf_i_fail_node(r->view, column->node.index, PACKBUF_WRONG_TYPE,
@@ -50,8 +53,7 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
   for (uint64_t i = 0; status == PACKBUF_OK && i < count; i++, cells.left--) {
     packbuf_value *value = packbuf_i_slot(out, i);
     const uint64_t row = packbuf_i_reader_row(r, first + i);
-    int state = 0;
-    if (row % 64 == 0 && !r->selection) {
+    if ((look || row % 64 == 0) && !r->selection) {
       packbuf_i_slots rest;
       uint64_t absent;
       rest.first = value;
@@ -60,11 +62,13 @@ static packbuf_status packbuf_i_read_leaf(packbuf_i_reader *r, packbuf_column *c
       if (absent) {
         i += absent - 1;
         cells.left -= absent - 1;
+        look = 0;
         continue;
       }
     }
     status = packbuf_cell_state(column, row, &state, r->error);
     if (status != PACKBUF_OK) break;
+    look = state != 1;
     if (state == 1) {
       uint64_t stored = 0;
       cells.row = row;

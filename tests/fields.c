@@ -215,13 +215,13 @@ static int ragged_case(unsigned variant, packbuf_dtype dtype) {
   uint64_t rows = 1 + mv_below(30), items = 0, item_shape[2], per_item = 1;
   int64_t offsets[32], lengths[32], stride = 0;
   int32_t narrow[2][32];
-  uint8_t validity[4];
+  uint8_t validity[4], missing[4];
   size_t element = dtype.bits / 8, item;
   packbuf_ragged r;
   mv_trip trip;
   int good;
   memset(&r, 0, sizeof r);
-  for (unsigned i = 0; i < 4; i++) validity[i] = (uint8_t)mv_random();
+  for (unsigned i = 0; i < 4; i++) validity[i] = (uint8_t)mv_random(), missing[i] = (uint8_t)mv_random();
   r.item_rank = (uint8_t)(variant % 3);
   item_shape[0] = 1 + mv_below(3);
   item_shape[1] = 1 + mv_below(2);
@@ -250,6 +250,7 @@ static int ragged_case(unsigned variant, packbuf_dtype dtype) {
   r.offsets = variant & 64 ? (const void *)narrow[0] : (const void *)offsets;
   r.lengths = !(variant & 2) ? NULL : variant & 64 ? (const void *)narrow[1] : (const void *)lengths;
   r.validity = variant & 128 ? validity : NULL;
+  r.missing = variant & 1 ? missing : NULL;
   {
     size_t step = stride ? (size_t)(stride < 0 ? -stride : stride) : item;
     uint8_t *data = random_bytes(step * (size_t)items + 1, dtype) + (variant >> 2 & 1);
@@ -270,6 +271,7 @@ static int ragged_case(unsigned variant, packbuf_dtype dtype) {
       memcpy(gathered + i * item, (const uint8_t *)r.data + stride * (offsets[row] + (int64_t)i), item);
     t = array_of(gathered, dtype, r.item_rank + 1u, shape, NULL, r.form);
     if (bit(r.validity, row)) want = packbuf_tensor_value(&t);
+    else if (r.missing && bit(r.missing, row)) want = packbuf_missing();
     good = mv_same(&want, &got);
   }
   if (!good) tap_note("variant %u, %s", variant, mv_error(&trip.error));
@@ -283,7 +285,7 @@ static void test_ragged(void) {
     int good = 1;
     for (unsigned variant = 0; variant < 256 && good; variant++) good = ragged_case(variant, mv_dtype_at(dtype));
     tap_ok(good,
-           "ragged %s: 256 ways (32 and 64 bits, not from 0, lengths with holes, items of rank 0 to 2, strides, nulls)",
+           "ragged %s: 256 ways (32 and 64 bits, not from 0, lengths with holes, items of rank 0 to 2, strides, absent)",
            mv_dtypes[dtype].name);
   }
 }

@@ -154,26 +154,21 @@ class Columns:
     def __init__(self, chosen: _core.Selection, field: Field) -> None:
         self.chosen, self.field, self.node = chosen, field, field.index
 
-    def _fail_nulls(self, fill: Any) -> Array | None:
-        """The mask of present cells where some are not; raises unless something is to be filled in."""
-        if not self.field.nullable:
-            return None
-        valid, _ = self.chosen.masks(self.node)
-        if valid.all():
-            return None
-        if fill is None:
-            absent = int(len(valid) - valid.sum())
-            text = f"{absent} cells are null or missing: give fill=, and see .valid()"
+    def _absent(self, fill: Any) -> Array | None:
+        """The mask of null and missing cells where there are some; raises unless something is to be filled in."""
+        absent = self.chosen.absent(self.node)
+        if absent is not None and fill is None:
+            text = f"{int(absent.sum())} cells are null or missing: give fill=, and see .valid()"
             raise error_of(Status.NOT_NULLABLE, text, path=self.field.path)
-        return valid
+        return absent
 
     def numpy(self, fill: Any, bits: bool, copy: bool) -> Array:
         field = self.field
         if field.codec == "ndarray":
-            valid = self._fail_nulls(fill)
-            array = self._dense(bits, copy or valid is not None)
-            if valid is not None:
-                array[~valid] = fill
+            absent = self._absent(fill)
+            array = self._dense(bits, copy or absent is not None)
+            if absent is not None:
+                array[absent] = fill
             return array
         if not field.is_ragged_numbers:
             return self.chosen.objects(self.node)
@@ -194,27 +189,27 @@ class Columns:
                 f"a column of codec {field.codec or field.kind} is not ragged numbers",
                 path=field.path,
             )
-        valid = self._fail_nulls(fill)
+        absent = self._absent(fill)
         values, offsets, shapes, ndims = self.chosen.ragged(self.node, bits, memory)
-        if valid is not None:  # empty, and otherwise as the first that is there
-            ndims[~valid] = max(field.rank, 1)
-            shapes[1:, ~valid] = shapes[1:, valid.argmax(), None] if valid.any() else 0
+        if absent is not None:  # empty, and otherwise as the first that is there
+            ndims[absent] = max(field.rank, 1)
+            shapes[1:, absent] = 0 if absent.all() else shapes[1:, absent.argmin(), None]
         return Ragged(values, offsets, shapes if field.rank > 1 else None, ndims)
 
     def torch(self, device: Any, non_blocking: bool, share: bool, fill: Any) -> Any:
         field, name = self.field, self.field.dtype or ""
         if field.codec == "ndarray":
-            valid = self._fail_nulls(fill)
+            absent = self._absent(fill)
             if share:
                 array = self.chosen.in_place(self.node, True)
-                if array is None or valid is not None:
+                if array is None or absent is not None:
                     raise error_of(
                         Status.NOT_STORED, "the column does not lie there in one run: copy it out", path=field.path
                     )
                 return _torch.shared(array.view(np.int64) if array.dtype.kind == "M" else array, name)
             made = _torch.column(self.chosen, self.node, name, device)
-            if valid is not None:
-                made[~_torch.need().from_numpy(valid)] = fill
+            if absent is not None:
+                made[_torch.need().from_numpy(absent)] = fill
             return _torch.sent(made, device, non_blocking)
         if field.is_ragged_numbers:
             return _torch.jagged(*self.elements(fill, device, non_blocking))

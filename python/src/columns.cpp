@@ -160,24 +160,40 @@ PyObject *Selection::ragged(uint32_t node, bool bits, PyObject *memory) const {
   return must(PyTuple_Pack(4, data.get(), offsets.get(), shapes.get(), ndims.get()));
 }
 
+// Bits as an array of bool, all turned over where flip is 1.
+static Ref bools(const std::vector<uint8_t> &bits, uint64_t count, unsigned flip) {
+  const auto rows = static_cast<npy_intp>(count);
+  Ref array = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_BOOL)), 1, &rows);
+  auto *to = static_cast<uint8_t *>(data_of(array));
+  for (size_t i = 0; i < count; i++) to[i] = static_cast<uint8_t>((bits[i / 8] >> (i % 8) & 1u) ^ flip);
+  return array;
+}
+
 PyObject *Selection::masks(uint32_t node) const {
-  const packbuf_selected_size measured = size(node);
-  const auto rows = static_cast<npy_intp>(measured.rows);
+  const uint64_t rows = size(node).rows;
   std::vector<uint8_t> bits[2];
   packbuf_select_into into;
   memset(&into, 0, sizeof into);
-  for (auto &mask : bits) mask.resize((measured.rows + 7) / 8 + 1);
-  into.rows = measured.rows;
+  for (auto &mask : bits) mask.resize((rows + 7) / 8 + 1);
+  into.rows = rows;
   into.validity = bits[0].data();
   into.missing = bits[1].data();
   copy(&selection_, node, into, 0);
-  Ref masks[2];
-  for (int which = 0; which < 2; which++) {
-    masks[which] = new_array(reinterpret_cast<PyObject *>(PyArray_DescrFromType(NPY_BOOL)), 1, &rows);
-    auto *to = static_cast<uint8_t *>(data_of(masks[which]));
-    for (npy_intp i = 0; i < rows; i++) to[i] = bits[which][static_cast<size_t>(i / 8)] >> (i % 8) & 1;
-  }
-  return must(PyTuple_Pack(2, masks[0].get(), masks[1].get()));
+  return must(PyTuple_Pack(2, bools(bits[0], rows, 0).get(), bools(bits[1], rows, 0).get()));
+}
+
+PyObject *Selection::absent(uint32_t node) const {
+  const packbuf_node at = view_.node(node);
+  if (!view_.has_mask(node) && !(at.kind == PACKBUF_LEAF && at.codec == PACKBUF_CODEC_NULL)) return Py_NewRef(Py_None);
+  const uint64_t rows = size(node).rows;
+  std::vector<uint8_t> valid(rows / 8 + 1);
+  packbuf_select_into into;
+  memset(&into, 0, sizeof into);
+  into.rows = rows;
+  into.validity = valid.data();
+  copy(&selection_, node, into, 0);
+  Ref absent = bools(valid, rows, 1);
+  return memchr(data_of(absent), 1, rows) ? absent.release() : Py_NewRef(Py_None);
 }
 
 PyObject *Selection::values(uint64_t first, uint64_t count) const {

@@ -36,6 +36,8 @@ class Selection {
   PyObject *ragged(uint32_t node, bool bits, PyObject *memory) const;
   // (validity, missing) as arrays of bool.
   PyObject *masks(uint32_t node) const;
+  // Which cells are null or missing, as an array of bool; None: none.
+  PyObject *absent(uint32_t node) const;
   PyObject *values(uint64_t first, uint64_t count) const; // rows as dicts
   PyObject *cells(uint32_t node) const;                   // of one node
   PyObject *objects(uint32_t node) const;                 // the same as an array

@@ -419,6 +419,7 @@ static void bind_selection(nb::module_ &m) {
           },
           nb::arg(), nb::arg(), nb::arg().none() = nb::none())
       .def("masks", [](const Selection &self, uint32_t node) { return own(self.masks(node)); })
+      .def("absent", [](const Selection &self, uint32_t node) { return own(self.absent(node)); })
       .def("values",
            [](const Selection &self, uint64_t first, uint64_t count) { return own(self.values(first, count)); })
       .def("cells", [](const Selection &self, uint32_t node) { return own(self.cells(node)); })

@@ -19,15 +19,15 @@ class Run {
  public:
   Run(Walk &walk, const std::vector<PyObject *> &cells) : walk_(walk), cells_(cells) {}
 
-  // Counts; false when a cell is no list (None and absent ones are fine), or no number tells of what type all are.
+  // Counts; false when a cell is no list (None and a row without it are fine), or no number tells of what type all are.
   bool measure() {
     PyObject *first = nullptr;
     for (PyObject *cell : cells_) {
-      if (cell == Py_None) {
+      if (!cell || cell == Py_None) {
         absent_ = true;
         continue;
       }
-      if (!cell || !PyList_CheckExact(cell)) return false;
+      if (!PyList_CheckExact(cell)) return false;
       if (!first && list_size(cell)) first = list_item(cell, 0);
       total_ += static_cast<uint64_t>(list_size(cell));
     }
@@ -40,13 +40,16 @@ class Run {
     const size_t rows = cells_.size();
     auto *words = walk_.take<int64_t>(total_);
     auto *offsets = walk_.take<int64_t>(rows + 1);
-    auto *validity = absent_ ? walk_.take<uint8_t>(rows / 8 + 1) : nullptr;
-    if (validity) memset(validity, 0, rows / 8 + 1);
+    const size_t bytes = absent_ ? rows / 8 + 1 : 0;
+    auto *validity = absent_ ? walk_.take<uint8_t>(2 * bytes) : nullptr, *missing = validity + bytes;
+    if (absent_) memset(validity, 0, 2 * bytes);
+    const auto set = [&](uint8_t *bits, size_t row) { bits[row / 8] |= static_cast<uint8_t>(1u << row % 8); };
     int64_t at = 0;
     for (size_t row = 0; row < rows; row++) {
       offsets[row] = at;
-      if (cells_[row] == Py_None) continue;
-      if (validity) validity[row / 8] = static_cast<uint8_t>(validity[row / 8] | 1u << row % 8);
+      if (!cells_[row]) set(missing, row);
+      if (!cells_[row] || cells_[row] == Py_None) continue;
+      if (absent_) set(validity, row);
       if (!(integers_ ? take_integers(cells_[row], words + at) : take_floats(cells_[row], words + at))) return false;
       at += list_size(cells_[row]);
     }
@@ -59,6 +62,7 @@ class Run {
     ragged->items = total_;
     ragged->offsets = offsets;
     ragged->validity = validity;
+    ragged->missing = absent_ ? missing : nullptr;
     return true;
   }
 

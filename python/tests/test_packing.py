@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, need, spec_reader
+from equality import same
 from mutations import Tally, mutants
 
 import packbuf
@@ -67,6 +68,11 @@ def test_lists_of_numbers_take_a_short_way_to_the_same_bytes():
             assert packbuf.pack({"c": column}, packing=packing).detach() == packbuf.pack({"c": long}, packing=packing).detach(), column
             rows, others = [{"a": 1, "c": cell} for cell in column] + [{"c": []}], [{"a": 1, "c": cell} for cell in long] + [{"c": ()}]
             assert packbuf.pack(rows, packing=packing).detach() == packbuf.pack(others, packing=packing).detach(), column
+            for gap in (1, 70):  # rows that do not have it: before, between and after
+                gaps, other_gaps = ([{"a": 2}] * gap + [one for row in some for one in [row] + [{"a": 2}] * gap] for some in (rows, others))
+                packed = packbuf.pack(gaps, packing=packing)
+                assert packed.detach() == packbuf.pack(other_gaps, packing=packing).detach(), column
+                assert same(packbuf.open(packed, verify="all").rows(), packbuf.open(packbuf.pack(other_gaps)).rows())
     asked = packbuf.open(packbuf.pack({"c": [[1], [2]]}, schema={"c": {"dtype": "int8"}}))
     assert asked["c"].dtype == "int8"
 
