@@ -11504,8 +11504,8 @@ static int packbuf_i_byte_length(uint64_t count, packbuf_dtype dtype, uint64_t *
   return 1;
 }
 
-/* The product of `rank` dimensions in *product; 0, and UINT64_MAX there, when it is 2^64 or more. One zero dimension makes
- * it 0 whatever the others are. */
+/* The product of `rank` dimensions in *product; 0, and UINT64_MAX there, when it is 2^64 or more. One zero dimension
+ * makes it 0 whatever the others are. */
 static int packbuf_i_product(const uint64_t *shape, unsigned rank, uint64_t *product) {
   uint64_t result = 1;
   int fits = 1;
@@ -12576,8 +12576,8 @@ static int packbuf_i_shares_rows(const packbuf_view *view, const packbuf_i_node_
   return 0;
 }
 
-/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. Cells of 2^64
- * elements or more, of which there is none (N13), hold none. */
+/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. Cells of
+ * 2^64 elements or more, of which there is none (N13), hold none. */
 static int packbuf_i_array_rows(const uint64_t *shape, unsigned rank, uint64_t count, uint64_t rows, uint64_t *stored) {
   uint64_t each;
   (void)packbuf_i_product(shape, rank, &each);

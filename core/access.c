@@ -51,8 +51,8 @@ static int packbuf_i_byte_length(uint64_t count, packbuf_dtype dtype, uint64_t *
   return 1;
 }
 
-/* The product of `rank` dimensions in *product; 0, and UINT64_MAX there, when it is 2^64 or more. One zero dimension makes
- * it 0 whatever the others are. */
+/* The product of `rank` dimensions in *product; 0, and UINT64_MAX there, when it is 2^64 or more. One zero dimension
+ * makes it 0 whatever the others are. */
 static int packbuf_i_product(const uint64_t *shape, unsigned rank, uint64_t *product) {
   uint64_t result = 1;
   int fits = 1;

@@ -371,8 +371,8 @@ static int packbuf_i_shares_rows(const packbuf_view *view, const packbuf_i_node_
   return 0;
 }
 
-/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. Cells of 2^64
- * elements or more, of which there is none (N13), hold none. */
+/* The stored rows that the data of an ndarray hold; 0 when they are no number of rows, or more than `rows`. Cells of
+ * 2^64 elements or more, of which there is none (N13), hold none. */
 static int packbuf_i_array_rows(const uint64_t *shape, unsigned rank, uint64_t count, uint64_t rows, uint64_t *stored) {
   uint64_t each;
   (void)packbuf_i_product(shape, rank, &each);

@@ -1,5 +1,6 @@
-/* tests/big.c: more than 4 GiB. The head of a packed buffer of some 10 GiB is written into a sparse mapping by the library's own layout, single elements are put where
- * it says, and read back from beyond 4 GiB; and 4.25 GiB are really packed, into a mapping that takes some 400 MiB.
+/* tests/big.c: more than 4 GiB. The head of a packed buffer of some 10 GiB is written into a sparse mapping by the
+ * library's own layout, single elements are put where it says, and read back from beyond 4 GiB; and 4.25 GiB are really
+ * packed, into a mapping that takes some 400 MiB.
  * May use: packbuf.h and its insides, mmap. Must not know: other tests. */
 #define _GNU_SOURCE
 #include "internals.h"
@@ -17,7 +18,8 @@ static uint8_t *map(uint64_t size) {
   return memory == MAP_FAILED ? NULL : (uint8_t *)memory;
 }
 
-/* A mapping whose middle, from 64 MiB to 4 GiB, is the same 64 MiB of memory again and again: room for what is all zero there. */
+/* A mapping whose middle, from 64 MiB to 4 GiB, is the same 64 MiB of memory again and again: room for what is all zero
+ * there. */
 static uint8_t *map_folded(uint64_t size) {
   const uint64_t piece = GIB / 16;
   uint8_t *memory = map(size);
@@ -64,9 +66,12 @@ static void read_dense(const packbuf_view *view, uint8_t *packed) {
   const void *elements = NULL;
   uint8_t byte = 0;
   uint64_t at = 4 * GIB + 123;
-  tap_ok(!packbuf_find(view, 0, "dense", &node, &error) && !packbuf_get_buffer(view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) && data.length == 5 * GIB, "found");
+  tap_ok(!packbuf_find(view, 0, "dense", &node, &error) &&
+             !packbuf_get_buffer(view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) && data.length == 5 * GIB,
+         "found");
   packed[data.offset + at] = 77;
-  tap_ok(!packbuf_get_typed(&data, node.dtype, &elements, &error) && ((const uint8_t *)elements)[at] == 77, "typed, beyond 4 GiB");
+  tap_ok(!packbuf_get_typed(&data, node.dtype, &elements, &error) && ((const uint8_t *)elements)[at] == 77,
+         "typed, beyond 4 GiB");
   tap_ok(!packbuf_copy_elements(view, &data, at, 1, &byte, 1, &error) && byte == 77, "copied out, beyond 4 GiB");
   tap_ok(packbuf_copy_elements(view, &data, 5 * GIB, 1, &byte, 1, &error) == PACKBUF_OUT_OF_RANGE, "not past the end");
 }
@@ -77,12 +82,17 @@ static void read_ragged(const packbuf_view *view, uint8_t *packed, packbuf_arena
   packbuf_value value;
   uint64_t first = 0, count = 0;
   int64_t number = 0;
-  tap_ok(!packbuf_find(view, 0, "ragged", &node, &error) && !packbuf_open_column(view, node.index, &column, &error), "a ragged column");
-  tap_ok(!packbuf_cell_extent(&column, 4, &first, &count, &error) && first == 600000000 && count == 1, "a row that begins beyond 4 GiB of data");
+  tap_ok(!packbuf_find(view, 0, "ragged", &node, &error) && !packbuf_open_column(view, node.index, &column, &error),
+         "a ragged column");
+  tap_ok(!packbuf_cell_extent(&column, 4, &first, &count, &error) && first == 600000000 && count == 1,
+         "a row that begins beyond 4 GiB of data");
   packbuf_i_store64(packed + column.data.offset + first * 8, 4242);
-  tap_ok(column.data.offset > 4 * GIB && !packbuf_copy_elements(view, &column.data, first, 1, &number, 8, &error) && number == 4242, "its element");
-  tap_ok(!packbuf_read_cell(view, node.index, 4, arena, &value, &error) && value.kind == PACKBUF_TENSOR && value.as.tensor->shape[0] == 1 &&
-             (memcpy(&number, value.as.tensor->data, 8), number == 4242), "the row as a value");
+  tap_ok(column.data.offset > 4 * GIB && !packbuf_copy_elements(view, &column.data, first, 1, &number, 8, &error) &&
+             number == 4242,
+         "its element");
+  tap_ok(!packbuf_read_cell(view, node.index, 4, arena, &value, &error) && value.kind == PACKBUF_TENSOR &&
+             value.as.tensor->shape[0] == 1 && (memcpy(&number, value.as.tensor->data, 8), number == 4242),
+         "the row as a value");
 }
 
 /* Really writes and checks 4.25 GiB. */
@@ -93,7 +103,8 @@ static void pack_for_real(const uint8_t *source) {
   packbuf_batch batch;
   packbuf_view view;
   uint8_t *packed;
-  if (sizeof(void *) < 8 || packbuf_i_big_endian() || (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) < GIB) {
+  if (sizeof(void *) < 8 || packbuf_i_big_endian() ||
+      (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) < GIB) {
     tap_note("4.25 GiB are not packed for real here: emulated, or less than 1 GiB of free memory");
     return;
   }
@@ -101,12 +112,17 @@ static void pack_for_real(const uint8_t *source) {
   dense.shape = shape;
   packbuf_arena_init(&arena, NULL);
   packed = map_folded(5 * GIB);
-  tap_ok(packed && !packbuf_batch_init(&batch, shape[0], &arena, NULL, &error) && !packbuf_add_tensor(&batch, "bytes", &dense, NULL, &error) &&
-             !packbuf_write(&batch, packed, 5 * GIB, &size, &error) && size > 17 * (GIB / 4), "4.25 GiB are packed");
-  tap_ok(!packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error), "and verified");
+  tap_ok(packed && !packbuf_batch_init(&batch, shape[0], &arena, NULL, &error) &&
+             !packbuf_add_tensor(&batch, "bytes", &dense, NULL, &error) &&
+             !packbuf_write(&batch, packed, 5 * GIB, &size, &error) && size > 17 * (GIB / 4),
+         "4.25 GiB are packed");
+  tap_ok(!packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) &&
+             !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error),
+         "and verified");
   if (packed) {
     packed[size - 100] ^= 1;
-    tap_ok(packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) == PACKBUF_DATA_CHECKSUM && error.offset > 4 * GIB, "a flipped bit beyond 4 GiB is found there");
+    tap_ok(packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) == PACKBUF_DATA_CHECKSUM && error.offset > 4 * GIB,
+           "a flipped bit beyond 4 GiB is found there");
     munmap(packed, (size_t)(5 * GIB));
   }
   packbuf_arena_free(&arena);
@@ -135,7 +151,9 @@ int main(void) {
   packed = map(size);
   if (!tap_ok(packed != NULL, "a sparse destination")) return tap_plan_done();
   write_all_but_data(&batch, packed);
-  if (tap_ok(!packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error), "opened, head and index verified")) {
+  if (tap_ok(!packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) &&
+                 !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error),
+             "opened, head and index verified")) {
     read_dense(&view, packed);
     read_ragged(&view, packed, &arena);
   }

@@ -1,5 +1,6 @@
-/* tests/blocks.c: blocks, packed and read. Blocks of every width, sign and kind of float are packed by every lane set, in every mode, and come back the same, as a
- * whole, in parts and one by one; the choice is held against a definition written here; headers and payloads of any bytes are read between guard pages.
+/* tests/blocks.c: blocks, packed and read. Blocks of every width, sign and kind of float are packed by every lane set,
+ * in every mode, and come back the same, as a whole, in parts and one by one; the choice is held against a definition
+ * written here; headers and payloads of any bytes are read between guard pages.
  * May use: internals.h, fence.h. Must not know: batches, views, the rest of the format. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -21,25 +22,58 @@ typedef struct kind {
 } kind;
 
 static const kind kinds[] = {
-    {"int8", {PACKBUF_DTYPE_INT, 8, 1}},         {"uint8", {PACKBUF_DTYPE_UINT, 8, 1}},     {"bool", {PACKBUF_DTYPE_BOOL, 8, 1}},
-    {"float8", {PACKBUF_DTYPE_FLOAT8_E5M2, 8, 1}}, {"int16", {PACKBUF_DTYPE_INT, 16, 1}},     {"uint16", {PACKBUF_DTYPE_UINT, 16, 1}},
-    {"float16", {PACKBUF_DTYPE_FLOAT, 16, 1}},   {"bfloat16", {PACKBUF_DTYPE_BFLOAT, 16, 1}}, {"int32", {PACKBUF_DTYPE_INT, 32, 1}},
-    {"uint32", {PACKBUF_DTYPE_UINT, 32, 1}},     {"float32", {PACKBUF_DTYPE_FLOAT, 32, 1}}, {"int64", {PACKBUF_DTYPE_INT, 64, 1}},
-    {"uint64", {PACKBUF_DTYPE_UINT, 64, 1}},     {"float64", {PACKBUF_DTYPE_FLOAT, 64, 1}},
+    {"int8", {PACKBUF_DTYPE_INT, 8, 1}},       {"uint8", {PACKBUF_DTYPE_UINT, 8, 1}},
+    {"bool", {PACKBUF_DTYPE_BOOL, 8, 1}},      {"float8", {PACKBUF_DTYPE_FLOAT8_E5M2, 8, 1}},
+    {"int16", {PACKBUF_DTYPE_INT, 16, 1}},     {"uint16", {PACKBUF_DTYPE_UINT, 16, 1}},
+    {"float16", {PACKBUF_DTYPE_FLOAT, 16, 1}}, {"bfloat16", {PACKBUF_DTYPE_BFLOAT, 16, 1}},
+    {"int32", {PACKBUF_DTYPE_INT, 32, 1}},     {"uint32", {PACKBUF_DTYPE_UINT, 32, 1}},
+    {"float32", {PACKBUF_DTYPE_FLOAT, 32, 1}}, {"int64", {PACKBUF_DTYPE_INT, 64, 1}},
+    {"uint64", {PACKBUF_DTYPE_UINT, 64, 1}},   {"float64", {PACKBUF_DTYPE_FLOAT, 64, 1}},
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 static uint64_t cut(uint64_t number, unsigned bits) { return number & packbuf_i_low_bits(bits); }
 
-static uint64_t get(const uint8_t *units, unsigned bits, unsigned i) { return packbuf_i_unit_load(bits, units + (size_t)i * (bits / 8)); }
+static uint64_t get(const uint8_t *units, unsigned bits, unsigned i) {
+  return packbuf_i_unit_load(bits, units + (size_t)i * (bits / 8));
+}
 
-static void put(uint8_t *units, unsigned bits, unsigned i, uint64_t unit) { packbuf_i_unit_store(bits, units + (size_t)i * (bits / 8), unit); }
+static void put(uint8_t *units, unsigned bits, unsigned i, uint64_t unit) {
+  packbuf_i_unit_store(bits, units + (size_t)i * (bits / 8), unit);
+}
 
 /* ---- sorts of content ---- */
 
 enum {
-  CONSTANT, RAMP, STEEP, RUNS_24, RUNS_25, RAMPS, MASK, NARROW, SHIFTED, WITH_ZEROS, PADDED, PADDED_ONES, TOKENS, TOKENS_PADDED, FEW_TOPS, MANY_TOPS, SPARSE, ONE_HIGH, ALL_HIGH, NOISE, SIGNS,
-  STEEP_RAMPS, BOTH_ZEROS, ONLY_ZEROS, ONES_AND_ZEROS, WRAPPING, ROW_IN_16, ROW_IN_17, ONE_ROW,
+  CONSTANT,
+  RAMP,
+  STEEP,
+  RUNS_24,
+  RUNS_25,
+  RAMPS,
+  MASK,
+  NARROW,
+  SHIFTED,
+  WITH_ZEROS,
+  PADDED,
+  PADDED_ONES,
+  TOKENS,
+  TOKENS_PADDED,
+  FEW_TOPS,
+  MANY_TOPS,
+  SPARSE,
+  ONE_HIGH,
+  ALL_HIGH,
+  NOISE,
+  SIGNS,
+  STEEP_RAMPS,
+  BOTH_ZEROS,
+  ONLY_ZEROS,
+  ONES_AND_ZEROS,
+  WRAPPING,
+  ROW_IN_16,
+  ROW_IN_17,
+  ONE_ROW,
   SORTS
 };
 
@@ -63,17 +97,25 @@ static void make_units(uint8_t *units, unsigned bits, unsigned count, unsigned s
       case PADDED: unit = i / in_row % 5 < 2 ? cut(noise, width) : 7; break;
       case PADDED_ONES: unit = i / in_row % 3 == 1 ? 1 : 0; break;
       case TOKENS: unit = noise >> 60 < 7 ? cut(noise, bits / 2) : cut(noise, bits / 4); break;
-      case TOKENS_PADDED: unit = i / in_row % 4 < 1 ? (noise >> 60 < 7 ? cut(noise, bits / 2) : cut(noise, bits / 4)) : 1000; break;
+      case TOKENS_PADDED:
+        unit = i / in_row % 4 < 1 ? (noise >> 60 < 7 ? cut(noise, bits / 2) : cut(noise, bits / 4)) : 1000;
+        break;
       case FEW_TOPS: unit = cut(noise, bits * 3 / 4) | (noise >> 60 < 3 ? noise >> 59 : 1) << (bits - 6); break;
       case MANY_TOPS: unit = cut(noise, bits * 2 / 3) | (noise >> 58) << (bits - 6); break;
       case SPARSE: unit = noise >> 57 == 0 ? noise : 0; break;
       case ONE_HIGH: unit = i == count / 2 ? cut(~(uint64_t)0, bits / 2) : cut(noise, 2); break;
       case ALL_HIGH: unit = cut(noise, bits / 2) | (uint64_t)1 << (bits / 2 - 1); break;
       case SIGNS: unit = (uint64_t)below(9) - 4; break;
-      case STEEP_RAMPS: unit = base + (i * 5u / count) * (base >> 7) + (i * 5u / count & 1 ? step << (i * 5u / count * 7) : step) * i; break;
-      case BOTH_ZEROS: unit = noise >> 62 < 2 ? noise >> 62 << (bits - 1) : cut(base, bits - 1) + cut(noise, width / 2 + 1); break;
+      case STEEP_RAMPS:
+        unit = base + (i * 5u / count) * (base >> 7) + (i * 5u / count & 1 ? step << (i * 5u / count * 7) : step) * i;
+        break;
+      case BOTH_ZEROS:
+        unit = noise >> 62 < 2 ? noise >> 62 << (bits - 1) : cut(base, bits - 1) + cut(noise, width / 2 + 1);
+        break;
       case ONLY_ZEROS: unit = noise >> 63 << (bits - 1); break;
-      case ONES_AND_ZEROS: unit = noise >> 62 < 2 ? noise >> 62 << (bits - 1) : ~(uint64_t)(noise >> 62 & low & 1); break;
+      case ONES_AND_ZEROS:
+        unit = noise >> 62 < 2 ? noise >> 62 << (bits - 1) : ~(uint64_t)(noise >> 62 & low & 1);
+        break;
       case WRAPPING: unit = noise >> 60 == 0 ? 0 : noise >> 60 == 1 ? ~(uint64_t)0 : low % 4 + (noise & 1); break;
       case ROW_IN_16: unit = i / in_row % 16 == 3 ? 5 : cut(noise, width); break;
       case ROW_IN_17: unit = i / in_row % 17 == 3 ? 5 : cut(noise, width); break;
@@ -92,7 +134,8 @@ static packbuf_i_recipe recipe_for(packbuf_dtype dtype, unsigned profile) {
   recipe.bits = dtype.bits;
   recipe.profile = (uint8_t)profile;
   recipe.is_signed = dtype.code == PACKBUF_DTYPE_INT;
-  recipe.is_float = dtype.code != PACKBUF_DTYPE_INT && dtype.code != PACKBUF_DTYPE_UINT && dtype.code != PACKBUF_DTYPE_BOOL;
+  recipe.is_float =
+      dtype.code != PACKBUF_DTYPE_INT && dtype.code != PACKBUF_DTYPE_UINT && dtype.code != PACKBUF_DTYPE_BOOL;
   recipe.mantissa = (uint8_t)packbuf_i_mantissa_bits(dtype);
   return recipe;
 }
@@ -109,33 +152,39 @@ static void allow(packbuf_i_recipe *recipe, unsigned what, unsigned width) {
 static char described[200];
 
 static const char *describe(const packbuf_i_block *block, unsigned bits, unsigned units) {
-  snprintf(described, sizeof described, "%u units of %u bits, mode %u, base %llx, width %u, shift %u, extra %u", units, bits, block->mode,
-           (unsigned long long)block->base, block->width, block->shift, block->extra);
+  snprintf(described, sizeof described, "%u units of %u bits, mode %u, base %llx, width %u, shift %u, extra %u", units,
+           bits, block->mode, (unsigned long long)block->base, block->width, block->shift, block->extra);
   return described;
 }
 
 /* A block's payload at the end of `from`; units at `want`. */
-static void read_back(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits, unsigned units, const uint8_t *want) {
+static void read_back(const packbuf_i_lane_set *set, const packbuf_i_block *block, const uint8_t *payload,
+                      uint32_t size, unsigned bits, unsigned units, const uint8_t *want) {
   const unsigned unit = bits / 8;
   uint8_t *out = back.end - units * unit;
   for (int stream = 0; stream < 2; stream++) {
     memset(back.start, 0xA5, (size_t)(back.end - back.start));
-    expect(packbuf_i_block_units(set, block, payload, size, bits, units, 0, units, out, stream) && memcmp(out, want, units * unit) == 0, "%s: %s", set->name,
-           describe(block, bits, units));
+    expect(packbuf_i_block_units(set, block, payload, size, bits, units, 0, units, out, stream) &&
+               memcmp(out, want, units * unit) == 0,
+           "%s: %s", set->name, describe(block, bits, units));
     expect(out == back.start || out[-1] == 0xA5, "%s: written before: %s", set->name, describe(block, bits, units));
   }
   for (unsigned i = 0; i < 12; i++) {
-    const unsigned first = below(units), count = i % 3 ? below(units - first + 1) : below(units - first < 70 ? units - first + 1 : 70);
+    const unsigned first = below(units),
+                   count = i % 3 ? below(units - first + 1) : below(units - first < 70 ? units - first + 1 : 70);
     out = i & 1 ? back.start : back.end - count * unit;
-    expect(packbuf_i_block_units(set, block, payload, size, bits, units, first, count, out, i & 2) && memcmp(out, want + first * unit, count * unit) == 0, "%s: %u from %u: %s",
-           set->name, count, first, describe(block, bits, units));
+    expect(packbuf_i_block_units(set, block, payload, size, bits, units, first, count, out, i & 2) &&
+               memcmp(out, want + first * unit, count * unit) == 0,
+           "%s: %u from %u: %s", set->name, count, first, describe(block, bits, units));
   }
 }
 
-static void read_one_by_one(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits, unsigned units, const uint8_t *want, unsigned step) {
+static void read_one_by_one(const packbuf_i_block *block, const uint8_t *payload, uint32_t size, unsigned bits,
+                            unsigned units, const uint8_t *want, unsigned step) {
   for (unsigned i = 0; i < units; i += step) {
     uint64_t unit = ~get(want, bits, i);
-    expect(packbuf_i_block_unit(block, payload, size, bits, units, i, &unit) && unit == get(want, bits, i), "unit %u: %s", i, describe(block, bits, units));
+    expect(packbuf_i_block_unit(block, payload, size, bits, units, i, &unit) && unit == get(want, bits, i),
+           "unit %u: %s", i, describe(block, bits, units));
   }
 }
 
@@ -196,7 +245,8 @@ static uint64_t define_unit(const packbuf_i_block *b, const uint8_t *payload, un
   if (mode == 3) return code == 0 ? 0 : code == 1 ? (uint64_t)1 << (T - 1) : cut(b->base + code - 2, T);
   if (mode == 5) {
     const uint64_t top = code >> b->shift;
-    return cut(little(payload + (top <= b->extra ? 2 * top : 0), 2) << b->shift | (code & (((uint64_t)1 << b->shift) - 1)), T);
+    return cut(
+        little(payload + (top <= b->extra ? 2 * top : 0), 2) << b->shift | (code & (((uint64_t)1 << b->shift) - 1)), T);
   }
   payload += words_size(R, b->width, T);
   if (!set_in(payload, row * L + lane)) return code;
@@ -210,7 +260,8 @@ typedef struct answer {
   unsigned size;
 } answer;
 
-static void propose(answer *best, unsigned size, unsigned mode, uint64_t base, unsigned width, unsigned shift, unsigned extra) {
+static void propose(answer *best, unsigned size, unsigned mode, uint64_t base, unsigned width, unsigned shift,
+                    unsigned extra) {
   if (size >= best->size) return;
   best->size = size;
   best->block.mode = (uint8_t)mode;
@@ -221,7 +272,8 @@ static void propose(answer *best, unsigned size, unsigned mode, uint64_t base, u
 }
 
 /* What n units in R rows are packed as; `more`: bytes before, `filled`: 128 or 0. */
-static void define_rows(const packbuf_i_recipe *recipe, const uint64_t *u, unsigned n, unsigned R, unsigned plain, unsigned more, unsigned filled, answer *best) {
+static void define_rows(const packbuf_i_recipe *recipe, const uint64_t *u, unsigned n, unsigned R, unsigned plain,
+                        unsigned more, unsigned filled, answer *best) {
   const unsigned T = recipe->bits;
   const uint64_t sign = recipe->is_signed ? (uint64_t)1 << (T - 1) : 0;
   uint64_t least = u[0], widest = 0, least_set = 0, largest = 0;
@@ -258,7 +310,9 @@ static void define_rows(const packbuf_i_recipe *recipe, const uint64_t *u, unsig
       tops += !top_seen[u[i] >> m];
       top_seen[u[i] >> m] = 1;
     }
-    if (tops <= 32) propose(best, more + 64 + words_size(R, m + bits_of(tops - 1), T), 5 + filled, 0, m + bits_of(tops - 1), m, tops - 1);
+    if (tops <= 32)
+      propose(best, more + 64 + words_size(R, m + bits_of(tops - 1), T), 5 + filled, 0, m + bits_of(tops - 1), m,
+              tops - 1);
   }
   propose(best, more + plain, 0 + filled, 0, 0, 0, 0);
 }
@@ -275,7 +329,8 @@ static unsigned bytes_for(uint64_t number) {
 static unsigned step_bytes_for(uint64_t step, unsigned T) {
   const int64_t number = step >> (T - 1) ? -(int64_t)cut(~step, T) - 1 : (int64_t)step;
   unsigned bytes = 1;
-  while (bytes < 8 && (number < -((int64_t)1 << (8 * bytes - 1)) || number >= (int64_t)1 << (8 * bytes - 1))) bytes *= 2;
+  while (bytes < 8 && (number < -((int64_t)1 << (8 * bytes - 1)) || number >= (int64_t)1 << (8 * bytes - 1)))
+    bytes *= 2;
   return bytes;
 }
 
@@ -288,7 +343,8 @@ static void define_lines(const packbuf_i_recipe *recipe, const uint64_t *u, unsi
     const unsigned first = i;
     uint64_t step = 0;
     if (lines == 24) return;
-    if (i + 1 < m && (i + 2 == m || cut(u[i + 1] - u[i], T) == cut(u[i + 2] - u[i + 1], T))) step = cut(u[i + 1] - u[i], T);
+    if (i + 1 < m && (i + 2 == m || cut(u[i + 1] - u[i], T) == cut(u[i + 2] - u[i + 1], T)))
+      step = cut(u[i + 1] - u[i], T);
     while (i < m && u[i] == cut(u[first] + (i - first) * step, T)) i++;
     values[lines] = u[first];
     steps[lines] = step;
@@ -330,20 +386,24 @@ static answer define_choice(const packbuf_i_recipe *recipe, const uint8_t *units
     for (unsigned i = r * L; dense && i < m && i < (r + 1) * L; i++) some[n++] = u[i];
     rows += dense;
   }
-  if (recipe->fill && rows > 0 && R - rows >= (R + 15) / 16) define_rows(recipe, some, n, rows, 128 * rows, 64, 128, &best);
+  if (recipe->fill && rows > 0 && R - rows >= (R + 15) / 16)
+    define_rows(recipe, some, n, rows, 128 * rows, 64, 128, &best);
   else define_rows(recipe, u, m, R, up_to_64(m * (T / 8)), 0, 0, &best);
   return best;
 }
 
 static void packed_as(const answer *want, const packbuf_i_block *block, uint32_t size, unsigned bits, unsigned count) {
   const packbuf_i_block *b = &want->block;
-  expect(want->size == size && b->mode == block->mode && b->base == block->base && b->width == block->width && b->shift == block->shift && b->extra == block->extra && block->place == 0,
-         "mode %u, base %llx, width %u, shift %u, extra %u and %u bytes, not %u: %s", b->mode, (unsigned long long)b->base, b->width, b->shift, b->extra, want->size, (unsigned)size,
+  expect(want->size == size && b->mode == block->mode && b->base == block->base && b->width == block->width &&
+             b->shift == block->shift && b->extra == block->extra && block->place == 0,
+         "mode %u, base %llx, width %u, shift %u, extra %u and %u bytes, not %u: %s", b->mode,
+         (unsigned long long)b->base, b->width, b->shift, b->extra, want->size, (unsigned)size,
          describe(block, bits, count));
 }
 
 /* Packs a block with every lane set; the bytes are the same; and reads it. Returns its size. */
-static uint32_t pack_and_read(const packbuf_i_recipe *recipe, const uint8_t *units, unsigned count, packbuf_i_block *block) {
+static uint32_t pack_and_read(const packbuf_i_recipe *recipe, const uint8_t *units, unsigned count,
+                              packbuf_i_block *block) {
   static uint8_t kept[PACKBUF_I_PAYLOAD_ROOM];
   static packbuf_i_packer packer;
   const packbuf_i_lane_set *set;
@@ -361,18 +421,23 @@ static uint32_t pack_and_read(const packbuf_i_recipe *recipe, const uint8_t *uni
       size = bytes;
       *block = other;
       expect(packbuf_i_block_unsound(block, recipe->bits) < 0, "unsound: %s", describe(block, recipe->bits, count));
-      expect(size % 64 == 0 && size <= PACKBUF_I_BLOCK_BYTES && size <= packbuf_i_round_64(count * (recipe->bits / 8u)), "%u bytes: %s", (unsigned)size, describe(block, recipe->bits, count));
-      expect(packbuf_i_block_size(block, recipe->bits, count) == size || packbuf_i_block_size(block, recipe->bits, count) == UINT32_MAX, "size: %s",
-             describe(block, recipe->bits, count));
+      expect(size % 64 == 0 && size <= PACKBUF_I_BLOCK_BYTES && size <= packbuf_i_round_64(count * (recipe->bits / 8u)),
+             "%u bytes: %s", (unsigned)size, describe(block, recipe->bits, count));
+      expect(packbuf_i_block_size(block, recipe->bits, count) == size ||
+                 packbuf_i_block_size(block, recipe->bits, count) == UINT32_MAX,
+             "size: %s", describe(block, recipe->bits, count));
       packed_as(&chosen, block, size, recipe->bits, count);
     }
-    expect(bytes == size && memcmp(&other, block, sizeof other) == 0 && memcmp(payload, kept, size) == 0, "%s packs other bytes: %s", set->name, describe(block, recipe->bits, count));
+    expect(bytes == size && memcmp(&other, block, sizeof other) == 0 && memcmp(payload, kept, size) == 0,
+           "%s packs other bytes: %s", set->name, describe(block, recipe->bits, count));
     exact = to.end - size;
     memmove(exact, payload, size);
-    expect(packbuf_i_block_whole(block, exact, size, recipe->bits, count), "not whole: %s", describe(block, recipe->bits, count));
+    expect(packbuf_i_block_whole(block, exact, size, recipe->bits, count), "not whole: %s",
+           describe(block, recipe->bits, count));
     read_back(set, block, exact, size, recipe->bits, count, units);
     for (unsigned i = below(5); s == 0 && i < count; i += 1 + below(count / 40 + 1))
-      expect(define_unit(block, exact, recipe->bits, count, i) == get(units, recipe->bits, i), "unit %u as the spec says: %s", i, describe(block, recipe->bits, count));
+      expect(define_unit(block, exact, recipe->bits, count, i) == get(units, recipe->bits, i),
+             "unit %u as the spec says: %s", i, describe(block, recipe->bits, count));
     if (s == 0) read_one_by_one(block, exact, size, recipe->bits, count, units, count > 600 ? 37 : 1);
   }
   return size;
@@ -387,9 +452,12 @@ static void round_trips(void) {
       for (unsigned round = 0; round < ALLOWED * 4; round += TAP_STEP) {
         packbuf_i_recipe recipe = recipe_for(kinds[k].dtype, 1);
         packbuf_i_block block;
-        const unsigned rows = below(64), count = round < ALLOWED ? full : round & 1 ? 1 + below(full) : rows * in_row + 1 + below(in_row);
+        const unsigned rows = below(64), count = round < ALLOWED ? full
+                                                 : round & 1     ? 1 + below(full)
+                                                                 : rows * in_row + 1 + below(in_row);
         uint8_t *units = from.end - count * (bits / 8);
-        allow(&recipe, round % ALLOWED, round % 3 ? bits / 2 - 8 + (bits == 32 ? 0 : below(3)) : 1 + below(bits - 8 > 0 ? bits - 8 : 1));
+        allow(&recipe, round % ALLOWED,
+              round % 3 ? bits / 2 - 8 + (bits == 32 ? 0 : below(3)) : 1 + below(bits - 8 > 0 ? bits - 8 : 1));
         if (recipe.split > bits - 8) recipe.split = 1;
         make_units(units, bits, count, sort);
         pack_and_read(&recipe, units, count, &block);
@@ -407,7 +475,27 @@ typedef struct forced {
 } forced;
 
 enum { LINES = 1, FILL = 2, MORE = 4 };
-enum { A_FRAME, A_FRAME_SHIFTED, A_ZERO, A_SPLIT, A_DICTIONARY, A_RANDOM, A_CONSTANT, A_RAMP, A_STEEP_RAMP, LINES_24, LINES_25, TWO_LINES_ALONE, STEEP_LINES, A_ZEROS, ONLY_A_ZERO, ONES_BESIDE_ZEROS, HALF_HIGH, A_ROW, ROWS_OF = 100 };
+enum {
+  A_FRAME,
+  A_FRAME_SHIFTED,
+  A_ZERO,
+  A_SPLIT,
+  A_DICTIONARY,
+  A_RANDOM,
+  A_CONSTANT,
+  A_RAMP,
+  A_STEEP_RAMP,
+  LINES_24,
+  LINES_25,
+  TWO_LINES_ALONE,
+  STEEP_LINES,
+  A_ZEROS,
+  ONLY_A_ZERO,
+  ONES_BESIDE_ZEROS,
+  HALF_HIGH,
+  A_ROW,
+  ROWS_OF = 100
+};
 
 /* Units that only one mode suits; ROWS_OF + x: every third row is x, the rest 7 (8 where that is no mantissa). */
 static void make_forced(uint8_t *units, unsigned bits, unsigned count, unsigned sort) {
@@ -419,7 +507,9 @@ static void make_forced(uint8_t *units, unsigned bits, unsigned count, unsigned 
         case A_FRAME_SHIFTED: unit = 48 + (noise % 11 << 3); break;
         case A_ZERO: unit = i % 3 ? ((uint64_t)9 << (bits - 5)) + noise % 16 : 0; break;
         case A_SPLIT: unit = noise % 16 ? noise >> 40 & 1023 : noise >> 40 & 0x3FFFF; break;
-        case A_DICTIONARY: unit = cut(noise, bits == 16 ? 7 : 23) | (noise >> 60 & 1 ? (uint64_t)1 << (bits - 2) : 0); break;
+        case A_DICTIONARY:
+          unit = cut(noise, bits == 16 ? 7 : 23) | (noise >> 60 & 1 ? (uint64_t)1 << (bits - 2) : 0);
+          break;
         case A_RANDOM: unit = noise; break;
         case A_CONSTANT: unit = 77; break;
         case A_RAMP: unit = (uint64_t)5 - i; break;
@@ -506,8 +596,9 @@ static void every_mode(void) {
     packbuf_i_block block;
     unsigned count;
     pack_forced(&forces[i], &block, &count);
-    expect(block.mode == forces[i].mode && block.width == forces[i].width && block.shift == forces[i].shift && block.extra == forces[i].extra, "%s: %s", forces[i].what,
-           describe(&block, forces[i].bits, count));
+    expect(block.mode == forces[i].mode && block.width == forces[i].width && block.shift == forces[i].shift &&
+               block.extra == forces[i].extra,
+           "%s: %s", forces[i].what, describe(&block, forces[i].bits, count));
   }
   verdict("every mode, of full and of short blocks");
 }
@@ -526,10 +617,13 @@ static void read_lines(unsigned T, unsigned v, unsigned s, unsigned lines, unsig
   b.width = (uint8_t)(s ? 0 : random64());
   b.shift = (uint8_t)(v + 16 * s);
   b.extra = (uint8_t)lines;
-  for (unsigned i = 1; i < lines; i++) packbuf_i_store16(payload + 2 * i, (uint16_t)(i * m / lines - (i * m / lines > (i - 1) * m / lines + 1 ? below(2) : 0)));
+  for (unsigned i = 1; i < lines; i++)
+    packbuf_i_store16(payload + 2 * i,
+                      (uint16_t)(i * m / lines - (i * m / lines > (i - 1) * m / lines + 1 ? below(2) : 0)));
   for (unsigned i = 2 * lines; i < lines * (2 + v + s); i++) payload[i] = (uint8_t)(random64() >> 33);
   for (unsigned i = 0; i < m; i++) put(want, T, i, define_unit(&b, payload, T, m, i));
-  expect(packbuf_i_block_unsound(&b, T) < 0 && packbuf_i_block_size(&b, T, m) == size, "%u bytes: %s", size, describe(&b, T, m));
+  expect(packbuf_i_block_unsound(&b, T) < 0 && packbuf_i_block_size(&b, T, m) == size, "%u bytes: %s", size,
+         describe(&b, T, m));
   expect(packbuf_i_block_whole(&b, payload, size, T, m), "not whole: %s", describe(&b, T, m));
   for (unsigned i = 0; (set = packbuf_i_lane_set_at(i)) != NULL; i++) read_back(set, &b, payload, size, T, m, want);
   read_one_by_one(&b, payload, size, T, m, want, m > 300 ? 7 : 1);
@@ -565,12 +659,15 @@ static void every_part(void) {
       for (unsigned first = 0; first < count; first += TAP_STEP)
         for (unsigned some = 0; some <= count - first; some += bits == 8 ? 3 : 1) {
           uint8_t *out = back.end - some * (bits / 8);
-          expect(packbuf_i_block_units(packbuf_i_lane_set_best(), &block, to.end - size, size, bits, count, first, some, out, 0) &&
+          expect(packbuf_i_block_units(packbuf_i_lane_set_best(), &block, to.end - size, size, bits, count, first, some,
+                                       out, 0) &&
                      memcmp(out, from.end - (count - first) * (bits / 8), some * (bits / 8)) == 0,
                  "%u from %u: %s", some, first, describe(&block, bits, count));
         }
-      expect(!packbuf_i_block_units(packbuf_i_lane_set_best(), &block, to.end - size, size, bits, count, 1, count, back.start, 0) &&
-                 !packbuf_i_block_units(packbuf_i_lane_set_best(), &block, to.end - size, size, bits, count, count + 1, 0, back.start, 0),
+      expect(!packbuf_i_block_units(packbuf_i_lane_set_best(), &block, to.end - size, size, bits, count, 1, count,
+                                    back.start, 0) &&
+                 !packbuf_i_block_units(packbuf_i_lane_set_best(), &block, to.end - size, size, bits, count, count + 1,
+                                        0, back.start, 0),
              "beyond the end: %s", describe(&block, bits, count));
     }
   }
@@ -614,15 +711,19 @@ static void wrong_bytes(void) {
     for (unsigned at = 0; at < size; at += at > 700 && at + 70 < size ? 5u + TAP_STEP : 1u) {
       const uint8_t kept = payload[at];
       const int loose = not_looked_at(&block, payload, bits, count, at);
-      const int dense = block.mode >= 128 && at < 8, firsts = mode == 1 && at < block.extra * 2u, tops = mode == 5 && !loose && !dense;
-      const unsigned skip = block.mode >= 128 ? 64 : 0, rows = skip ? packbuf_i_bits_set(little(payload, 8)) : (count * bits / 8 + 127) / 128;
-      const int in_bitmap = mode == 4 && at >= skip + words_size(rows, block.width, bits) && at < skip + words_size(rows, block.width, bits) + rows * (128 / bits);
+      const int dense = block.mode >= 128 && at < 8, firsts = mode == 1 && at < block.extra * 2u,
+                tops = mode == 5 && !loose && !dense;
+      const unsigned skip = block.mode >= 128 ? 64 : 0,
+                     rows = skip ? packbuf_i_bits_set(little(payload, 8)) : (count * bits / 8 + 127) / 128;
+      const int in_bitmap = mode == 4 && at >= skip + words_size(rows, block.width, bits) &&
+                            at < skip + words_size(rows, block.width, bits) + rows * (128 / bits);
       for (unsigned bit = 0; bit < 8; bit++) {
         int whole;
         payload[at] = (uint8_t)(kept ^ 1u << bit);
         whole = packbuf_i_block_whole(&block, payload, size, bits, count);
         if (loose) expect(whole, "byte %u, bit %u is not to be looked at: %s", at, bit, describe(&block, bits, count));
-        else if (!firsts && !tops && !in_bitmap && (!dense || mode == 0)) expect(!whole, "byte %u, bit %u is wrong: %s", at, bit, describe(&block, bits, count));
+        else if (!firsts && !tops && !in_bitmap && (!dense || mode == 0))
+          expect(!whole, "byte %u, bit %u is wrong: %s", at, bit, describe(&block, bits, count));
         refused += !whole;
       }
       payload[at] = kept;
@@ -631,7 +732,8 @@ static void wrong_bytes(void) {
     for (unsigned other = 0; other <= size + 64 && other <= PACKBUF_I_PAYLOAD_ROOM; other += 32) {
       memset(to.end - other, 0, other);
       memcpy(to.end - other, copy, other < size ? other : size);
-      expect(packbuf_i_block_whole(&block, to.end - other, other, bits, count) == (other == size), "%u bytes, not %u: %s", other, (unsigned)size, describe(&block, bits, count));
+      expect(packbuf_i_block_whole(&block, to.end - other, other, bits, count) == (other == size),
+             "%u bytes, not %u: %s", other, (unsigned)size, describe(&block, bits, count));
     }
   }
   expect(refused > 1000, "%lu refused", refused);
@@ -640,14 +742,18 @@ static void wrong_bytes(void) {
 
 /* The first wrong field of a header, field by field as the spec's table has them. */
 static int define_unsound(const packbuf_i_block *b, unsigned T) {
-  const unsigned mode = b->mode % 128, width = b->width, shift = b->shift, extra = b->extra, v = shift % 16, s = shift / 16;
+  const unsigned mode = b->mode % 128, width = b->width, shift = b->shift, extra = b->extra, v = shift % 16,
+                 s = shift / 16;
   const int fits = cut(b->base, T) == b->base, has_base = mode == 1 || mode == 2 || mode == 3;
   unsigned most = T;
   if (mode > 5 || b->mode == 129 || (mode == 5 && T != 16 && T != 32)) return 12;
   if (has_base ? !fits : b->base != 0) return 0;
   if (mode == 1) {
     if (extra > 0 && s != 0 && width != 0) return 13;
-    if (extra == 0 ? shift != 0 : v * 8 > T || s * 8 > T || (v != 0 && v != 1 && v != 2 && v != 4 && v != 8) || (s != 0 && s != 1 && s != 2 && s != 4 && s != 8)) return 14;
+    if (extra == 0 ? shift != 0
+                   : v * 8 > T || s * 8 > T || (v != 0 && v != 1 && v != 2 && v != 4 && v != 8) ||
+                         (s != 0 && s != 1 && s != 2 && s != 4 && s != 8))
+      return 14;
     return extra > 64 ? 15 : -1;
   }
   if (mode == 4) most = T - 8;
@@ -664,8 +770,14 @@ static void headers(void) {
   for (unsigned T = 8; T <= 64; T *= 2)
     for (unsigned mode = 0; mode < 256; mode += mode == 6 ? 121 : mode == 134 ? 121 : 1)
       for (unsigned width = 0; width < 256; width += width < 70 ? TAP_STEP : 37)
-        for (unsigned shift = 0; shift < 256; shift += mode == 1 || shift < 3 || (shift > 30 && shift < 34) ? 1 : shift < 70 ? 3 : 61)
-          for (unsigned extra = 0; extra < 256; extra += extra < 2 || (extra > 29 && extra < 34) || (extra > 62 && extra < 66) ? 1 : extra < 25 ? 7 : extra < 60 ? 5 : 61)
+        for (unsigned shift = 0; shift < 256; shift += mode == 1 || shift < 3 || (shift > 30 && shift < 34) ? 1
+                                                       : shift < 70                                         ? 3
+                                                                                                            : 61)
+          for (unsigned extra = 0; extra < 256;
+               extra += extra < 2 || (extra > 29 && extra < 34) || (extra > 62 && extra < 66) ? 1
+                        : extra < 25                                                          ? 7
+                        : extra < 60                                                          ? 5
+                                                                                              : 61)
             for (unsigned base = 0; base < 3; base++) {
               packbuf_i_block b, again;
               uint8_t header[16];
@@ -678,12 +790,15 @@ static void headers(void) {
               b.extra = (uint8_t)extra;
               want = define_unsound(&b, T);
               sound += want < 0;
-              expect(packbuf_i_block_unsound(&b, T) == want, "%d, not %d: %s", packbuf_i_block_unsound(&b, T), want, describe(&b, T, 100));
+              expect(packbuf_i_block_unsound(&b, T) == want, "%d, not %d: %s", packbuf_i_block_unsound(&b, T), want,
+                     describe(&b, T, 100));
               if (extra || base) continue;
               packbuf_i_block_store(&b, header);
               packbuf_i_block_load(&again, header);
-              expect(little(header, 8) == b.base && little(header + 8, 4) == b.place && header[12] == mode && header[13] == width && header[14] == shift && header[15] == extra &&
-                         again.base == b.base && again.place == b.place && again.mode == mode && again.width == width && again.shift == shift && again.extra == extra,
+              expect(little(header, 8) == b.base && little(header + 8, 4) == b.place && header[12] == mode &&
+                         header[13] == width && header[14] == shift && header[15] == extra && again.base == b.base &&
+                         again.place == b.place && again.mode == mode && again.width == width && again.shift == shift &&
+                         again.extra == extra,
                      "stored and loaded: %s", describe(&b, T, 100));
             }
   expect(sound > 1000, "%lu sound", sound);
@@ -725,9 +840,11 @@ static uint32_t random_payload(const packbuf_i_block *b, uint8_t *p, unsigned bi
   }
   if (b->mode == 1) {
     unsigned first = 0;
-    for (unsigned i = 0; i < b->extra; i++, first += 1 + below(units / b->extra + 1)) packbuf_i_store16(p + 2 * i, (uint16_t)first);
+    for (unsigned i = 0; i < b->extra; i++, first += 1 + below(units / b->extra + 1))
+      packbuf_i_store16(p + 2 * i, (uint16_t)first);
   }
-  if (size == UINT32_MAX) size = more + (b->mode % 128 ? words_size(rows, b->width, bits) : rows * 128) + (b->mode % 128 == 5 ? 64 : 0);
+  if (size == UINT32_MAX)
+    size = more + (b->mode % 128 ? words_size(rows, b->width, bits) : rows * 128) + (b->mode % 128 == 5 ? 64 : 0);
   if (b->mode % 128 == 4) size += up_to_64(rows * (1024 / bits) / 8) + below(rows * (1024 / bits) / 64 + 1) * 64;
   if (below(16) == 0) size = below(PACKBUF_I_PAYLOAD_ROOM);
   return size < PACKBUF_I_PAYLOAD_ROOM ? size : PACKBUF_I_PAYLOAD_ROOM;
@@ -738,7 +855,9 @@ static void any_bytes(void) {
   unsigned long taken[6] = {0}, whole = 0;
   for (unsigned round = 0; round < 100000 / TAP_STEP; round++) {
     const unsigned bits = 8u << below(4), full = 65536 / bits, units = below(3) ? 1 + below(full) : full;
-    const unsigned first = below(units), count = 1 + below(below(4) ? (units - first < 200 ? units - first : 200) : units - first), unit = bits / 8;
+    const unsigned first = below(units),
+                   count = 1 + below(below(4) ? (units - first < 200 ? units - first : 200) : units - first),
+                   unit = bits / 8;
     const packbuf_i_lane_set *set = packbuf_i_lane_set_at(round % 6);
     packbuf_i_block b;
     uint32_t size;
@@ -757,20 +876,26 @@ static void any_bytes(void) {
       const unsigned at = below(count);
       uint64_t one = 0;
       const int got = packbuf_i_block_unit(&b, payload, size, bits, units, first + at, &one);
-      if (read) expect(got && one == get(out, bits, at) && one == define_unit(&b, payload, bits, units, first + at), "unit %u, %d: %s", first + at, got, describe(&b, bits, units));
-      else if (packbuf_i_block_unsound(&b, bits) >= 0) expect(!got, "read though unsound: %s", describe(&b, bits, units));
+      if (read)
+        expect(got && one == get(out, bits, at) && one == define_unit(&b, payload, bits, units, first + at),
+               "unit %u, %d: %s", first + at, got, describe(&b, bits, units));
+      else if (packbuf_i_block_unsound(&b, bits) >= 0)
+        expect(!got, "read though unsound: %s", describe(&b, bits, units));
     }
   }
-  for (unsigned mode = 0; mode < 6; mode++) expect(taken[mode] > 500 / TAP_STEP, "mode %u: %lu read", mode, taken[mode]);
+  for (unsigned mode = 0; mode < 6; mode++)
+    expect(taken[mode] > 500 / TAP_STEP, "mode %u: %lu read", mode, taken[mode]);
   expect(whole > 1000 / TAP_STEP, "%lu whole", whole);
-  tap_note("read: %lu plain, %lu line, %lu frame, %lu zero, %lu split, %lu dictionary; %lu whole", taken[0], taken[1], taken[2], taken[3], taken[4], taken[5], whole);
+  tap_note("read: %lu plain, %lu line, %lu frame, %lu zero, %lu split, %lu dictionary; %lu whole", taken[0], taken[1],
+           taken[2], taken[3], taken[4], taken[5], whole);
   verdict("random headers and payloads between guard pages: one by one as together");
 }
 
 /* ---- buffers: recipes, and blocks packed as the one before ---- */
 
 /* What a block that follows `before` in a stripe is packed as; size 0: it is chosen. */
-static answer define_next(const packbuf_i_recipe *recipe, const packbuf_i_block *before, const uint8_t *units, unsigned count) {
+static answer define_next(const packbuf_i_recipe *recipe, const packbuf_i_block *before, const uint8_t *units,
+                          unsigned count) {
   const unsigned T = recipe->bits;
   uint64_t largest = 0, all = 0;
   unsigned high = 0;
@@ -788,14 +913,16 @@ static answer define_next(const packbuf_i_recipe *recipe, const packbuf_i_block 
     next.block.mode = 4;
     next.block.width = recipe->split;
     next.size = words_size(64, recipe->split, T) + up_to_64(count / 8) + up_to_64(high);
-  } else if (before->mode == 2 && before->shift == 0 && bits_of(all) <= before->width && bits_of(all) + 2 > before->width) {
+  } else if (before->mode == 2 && before->shift == 0 && bits_of(all) <= before->width &&
+             bits_of(all) + 2 > before->width) {
     next.block = *before;
     next.size = words_size(64, before->width, T);
   }
   return next;
 }
 
-static packbuf_i_recipe define_recipe(packbuf_dtype dtype, unsigned profile, const uint8_t *const *blocks, const unsigned *units, unsigned count, int *packed) {
+static packbuf_i_recipe define_recipe(packbuf_dtype dtype, unsigned profile, const uint8_t *const *blocks,
+                                      const unsigned *units, unsigned count, int *packed) {
   packbuf_i_recipe recipe = recipe_for(dtype, profile), wider;
   unsigned lines = 0, filled = 0, size = 0, better = 0, plain = 0;
   uint64_t largest = 0;
@@ -810,7 +937,8 @@ static packbuf_i_recipe define_recipe(packbuf_dtype dtype, unsigned profile, con
     for (unsigned k = 0; k < units[i]; k++)
       if (get(blocks[i], dtype.bits, k) > largest) largest = get(blocks[i], dtype.bits, k);
   }
-  if ((dtype.code == 0 || dtype.code == 1) && dtype.bits >= 32 && bits_of(largest) >= 9) wider.split = (uint8_t)(bits_of(largest) - 8);
+  if ((dtype.code == 0 || dtype.code == 1) && dtype.bits >= 32 && bits_of(largest) >= 9)
+    wider.split = (uint8_t)(bits_of(largest) - 8);
   if (profile == 3 && (dtype.code == 2 || dtype.code == 4) && dtype.bits <= 32) wider.dictionary = 1;
   if (profile != 2 && (wider.split || wider.dictionary)) {
     for (unsigned i = 0; i < count; i++) better += define_choice(&wider, blocks[i], units[i]).size;
@@ -837,7 +965,8 @@ static void make_buffer(uint8_t *buffer, unsigned bits, unsigned sort) {
     if (below(9) == 0) make_units(units, bits, full, below(SORTS));
     else if (sort < 2) make_forced(units, bits, full, sort == 0 ? A_FRAME : A_SPLIT);
     else if (sort == 2) make_forced(units, bits, full, below(8) ? A_DICTIONARY : A_FRAME);
-    else if (sort < 3 + ROWS_OF / 25) make_forced(units, bits, full, ROWS_OF * below(2) + (sort & 1 ? A_FRAME : A_ZERO));
+    else if (sort < 3 + ROWS_OF / 25)
+      make_forced(units, bits, full, ROWS_OF * below(2) + (sort & 1 ? A_FRAME : A_ZERO));
     else make_units(units, bits, full, sort - 7);
     if (below(6) == 0) make_units(units, bits, full, MASK);
   }
@@ -849,7 +978,8 @@ static void buffers(void) {
   unsigned long followed[2] = {0}, packed_ones = 0;
   for (unsigned round = 0; round < KINDS * (SORTS + 7) * 3; round += TAP_STEP) {
     const kind *k = &kinds[(round * 5 + round / KINDS) % KINDS];
-    const unsigned bits = k->dtype.bits, profile = 1 + round / KINDS % 3, full = 65536 / bits, last = below(2) ? full : 1 + below(full);
+    const unsigned bits = k->dtype.bits, profile = 1 + round / KINDS % 3, full = 65536 / bits,
+                   last = below(2) ? full : 1 + below(full);
     const uint8_t *sample[16];
     unsigned units[16], count = 1 + below(16);
     packbuf_i_recipe recipe, want;
@@ -862,11 +992,16 @@ static void buffers(void) {
     want = define_recipe(k->dtype, profile, sample, units, count, &want_packed);
     for (unsigned s = 0; packbuf_i_lane_set_at(s); s++) {
       packed = packbuf_i_make_recipe(packbuf_i_lane_set_at(s), k->dtype, profile, sample, units, count, &recipe);
-      expect(packed == want_packed && memcmp(&recipe, &want, sizeof recipe) == 0, "recipe of %s, profile %u: %d, small %u, lines %u, fill %u, split %u, dictionary %u, not %d, %u, %u, %u, %u, %u", k->name,
-             profile, packed, recipe.small, recipe.lines, recipe.fill, recipe.split, recipe.dictionary, want_packed, want.small, want.lines, want.fill, want.split, want.dictionary);
+      expect(
+          packed == want_packed && memcmp(&recipe, &want, sizeof recipe) == 0,
+          "recipe of %s, profile %u: %d, small %u, lines %u, fill %u, split %u, dictionary %u, not %d, %u, %u, %u, %u, %u",
+          k->name, profile, packed, recipe.small, recipe.lines, recipe.fill, recipe.split, recipe.dictionary,
+          want_packed, want.small, want.lines, want.fill, want.split, want.dictionary);
     }
     packed_ones += (unsigned long)packed;
-    packbuf_i_packer_begin(&packer, packbuf_i_lane_set_at(round % 6) ? packbuf_i_lane_set_at(round % 6) : packbuf_i_lane_set_best(), &recipe);
+    packbuf_i_packer_begin(
+        &packer, packbuf_i_lane_set_at(round % 6) ? packbuf_i_lane_set_at(round % 6) : packbuf_i_lane_set_best(),
+        &recipe);
     for (unsigned b = 0; b < BUFFER_BLOCKS; b++) {
       const uint8_t *at = buffer + b * 8192u, *ahead = b + 1 < BUFFER_BLOCKS ? at + 8192 : NULL;
       const unsigned n = b + 1 < BUFFER_BLOCKS ? full : last;
@@ -881,12 +1016,14 @@ static void buffers(void) {
       size = packbuf_i_pack_block(&packer, at, n, &block, payload, ahead, 0);
       packed_as(&a, &block, size, bits, n);
       expect(packbuf_i_block_whole(&block, payload, size, bits, n), "not whole: %s", describe(&block, bits, n));
-      expect(packbuf_i_block_units(packer.set, &block, payload, size, bits, n, 0, n, back.start, 0) && memcmp(back.start, at, n * (bits / 8)) == 0, "block %u: %s", b,
-             describe(&block, bits, n));
+      expect(packbuf_i_block_units(packer.set, &block, payload, size, bits, n, 0, n, back.start, 0) &&
+                 memcmp(back.start, at, n * (bits / 8)) == 0,
+             "block %u: %s", b, describe(&block, bits, n));
     }
   }
   expect(followed[0] > 1000 / TAP_STEP && (TAP_STEP > 1 || followed[1] > 140), "%lu and %lu", followed[0], followed[1]);
-  tap_note("%lu buffers to be packed; %lu frames and %lu splits as the block before", packed_ones, followed[0], followed[1]);
+  tap_note("%lu buffers to be packed; %lu frames and %lu splits as the block before", packed_ones, followed[0],
+           followed[1]);
   verdict("recipes, stripes and blocks packed as the one before");
 }
 
@@ -907,18 +1044,21 @@ static void conversions(void) {
     for (unsigned signs = 0; signs < 4; signs++) {
       const int s = signs & 1, os = signs >> 1 & 1;
       for (unsigned e = 0; e < 260; e++) {
-        const uint64_t unit = cut(((e & 1 ? (uint64_t)0 : ~(uint64_t)0) ^ (e >= 2 ? (uint64_t)1 << (e / 4) % 64 : 0)) + (e & 2 ? 1 : 0), bits);
+        const uint64_t unit =
+            cut(((e & 1 ? (uint64_t)0 : ~(uint64_t)0) ^ (e >= 2 ? (uint64_t)1 << (e / 4) % 64 : 0)) + (e & 2 ? 1 : 0),
+                bits);
         const unsigned count = e & 1 ? 1 + e : 1000 + e, at = below(count);
         uint64_t want, zero;
         const int can = fits(unit, bits, s, out_bits, os, &want);
         memset(in, 0, sizeof in);
         memset(out, 0x5A, sizeof out);
         put(in + from_odd, bits, at, unit);
-        expect(packbuf_i_convert_units(in + from_odd, bits, s, count, out + from_odd, out_bits, os) == can, "%llx of %u bits, signed %d, to %u, signed %d", (unsigned long long)unit, bits, s,
-               out_bits, os);
+        expect(packbuf_i_convert_units(in + from_odd, bits, s, count, out + from_odd, out_bits, os) == can,
+               "%llx of %u bits, signed %d, to %u, signed %d", (unsigned long long)unit, bits, s, out_bits, os);
         zero = get(out + from_odd, out_bits, at ? 0 : count - 1);
-        if (can) expect(get(out + from_odd, out_bits, at) == want && (count == 1 || zero == 0), "%llx of %u bits became %llx", (unsigned long long)unit, bits,
-                        (unsigned long long)get(out + from_odd, out_bits, at));
+        if (can)
+          expect(get(out + from_odd, out_bits, at) == want && (count == 1 || zero == 0), "%llx of %u bits became %llx",
+                 (unsigned long long)unit, bits, (unsigned long long)get(out + from_odd, out_bits, at));
         expect(out[from_odd + count * (out_bits / 8)] == 0x5A, "written beyond");
       }
     }

@@ -30,7 +30,11 @@ static inline int bytes_big_endian(void) {
 static inline size_t bytes_each(packbuf_dtype dtype) { return (size_t)dtype.bits * dtype.lanes / 8; }
 
 /* Where records lie, from the start of the packed buffer. */
-static inline uint64_t bytes_node_at(const packbuf_view *view, uint32_t index) { return view->nodes_at + (uint64_t)index * view->node_stride; }
-static inline uint64_t bytes_buffer_at(const packbuf_view *view, uint32_t index) { return view->buffers_at + (uint64_t)index * view->buffer_stride; }
+static inline uint64_t bytes_node_at(const packbuf_view *view, uint32_t index) {
+  return view->nodes_at + (uint64_t)index * view->node_stride;
+}
+static inline uint64_t bytes_buffer_at(const packbuf_view *view, uint32_t index) {
+  return view->buffers_at + (uint64_t)index * view->buffer_stride;
+}
 
 #endif

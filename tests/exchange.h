@@ -114,7 +114,9 @@ static inline double exchange_small_float(packbuf_dtype dtype, unsigned bits) {
 /* The bytes of bytes or media; NULL for another value. */
 static inline const void *exchange_bytes(const packbuf_value *value, size_t *size) {
   *size = value->kind == PACKBUF_MEDIA ? value->as.media->size : value->kind == PACKBUF_BYTES ? value->as.text.size : 0;
-  return value->kind == PACKBUF_MEDIA ? value->as.media->data : value->kind == PACKBUF_BYTES ? value->as.text.data : NULL;
+  return value->kind == PACKBUF_MEDIA   ? value->as.media->data
+         : value->kind == PACKBUF_BYTES ? value->as.text.data
+                                        : NULL;
 }
 
 /* Element `i` of a tensor in row-major order, as a number. 0: it has none. */

@@ -88,7 +88,8 @@ static int comes_back(const packbuf_selection *selection, unsigned flags, const 
   packbuf_value *in, *out;
   what.flags = flags;
   *why = "packbuf_arrow_schema";
-  if (packbuf_arrow_schema(&what, &schema, &error)) return error.code >= PACKBUF_UNSUPPORTED_VERSION && count.taken == count.released;
+  if (packbuf_arrow_schema(&what, &schema, &error))
+    return error.code >= PACKBUF_UNSUPPORTED_VERSION && count.taken == count.released;
   *why = "packbuf_arrow_array";
   if (packbuf_arrow_array(&what, &array, &error)) {
     schema.release(&schema);
@@ -137,7 +138,8 @@ static int all_ways(packed *p, const char *name) {
       if (flags & PACKBUF_EXPORT_NO_COPY) continue;
       error.code = PACKBUF_OK;
       if (chooses(p, ways[i]) && comes_back(&p->selection, flags, &why)) continue;
-      tap_note("%s, selection %u, flags %u: %s, row %lu: %s", name, i, flags, why ? why : "status", (unsigned long)error.row, line());
+      tap_note("%s, selection %u, flags %u: %s, row %lu: %s", name, i, flags, why ? why : "status",
+               (unsigned long)error.row, line());
       return 0;
     }
   }
@@ -207,13 +209,15 @@ static void make_small(void) {
   ragged.offset_bits = 64;
   ragged.offsets = small_offsets;
   ragged.items = 4;
-  for (unsigned i = 0; i < 4; i++) texts[i] = text_of(i == 2 ? NULL : i == 1 ? "" : "t\xC3\xA9xt that does not fit a record");
+  for (unsigned i = 0; i < 4; i++)
+    texts[i] = text_of(i == 2 ? NULL : i == 1 ? "" : "t\xC3\xA9xt that does not fit a record");
   begin(&small, 4);
   (void)packbuf_add_tensor(&small.batch, "numbers", &numbers, small_mask, &error);
   (void)packbuf_add_strings(&small.batch, "texts", texts, &error);
   (void)packbuf_add_ragged(&small.batch, "ragged", &ragged, &error);
   (void)packbuf_add_values(&small.batch, "dicts",
-                           mv_column("{\"a\" [{\"b\" 1} {\"b\" 2}]} null {\"a\" [{\"b\" 3}]} {\"a\" []}", &count), &error);
+                           mv_column("{\"a\" [{\"b\" 1} {\"b\" 2}]} null {\"a\" [{\"b\" 3}]} {\"a\" []}", &count),
+                           &error);
   (void)packbuf_add_values(&small.batch, "mixed", mv_column("[b\"x\" 1] [b\"y\"] [] [b\"z\" 3]", &count), &error);
   tap_ok(opens(&small), "a small batch");
 }
@@ -238,7 +242,8 @@ static void lending(void) {
   tap_ok(schema.release == NULL && count.taken == count.released, "a schema is released");
   count.taken = count.released = 0;
   tap_ok(!packbuf_arrow_array(&what, &array, &error), "the array (%s)", error.path);
-  tap_ok(inside(&small, array.children[0]->buffers[1]) == exchange_lends() && inside(&small, array.children[0]->buffers[0]),
+  tap_ok(inside(&small, array.children[0]->buffers[1]) == exchange_lends() &&
+             inside(&small, array.children[0]->buffers[0]),
          "numbers and their mask are lent");
   tap_ok(inside(&small, array.children[1]->buffers[1]) == exchange_lends() &&
              inside(&small, array.children[1]->buffers[2]) == exchange_lends(),
@@ -262,7 +267,8 @@ static void streaming(void) {
   struct ArrowArrayStream stream;
   struct ArrowSchema schema, again;
   struct ArrowArray array, end;
-  tap_ok(!packbuf_arrow_stream(&what, &stream, &error) && !stream.get_schema(&stream, &schema) && !stream.get_schema(&stream, &again),
+  tap_ok(!packbuf_arrow_stream(&what, &stream, &error) && !stream.get_schema(&stream, &schema) &&
+             !stream.get_schema(&stream, &again),
          "a stream, and its schema twice");
   tap_ok(!stream.get_next(&stream, &array) && array.length == 4 && !stream.get_next(&stream, &end) && !end.release,
          "one array, then none");
@@ -310,13 +316,15 @@ static void hostile_views(void) {
   (void)packbuf_open_column(&p.view, node_of(&p, "texts"), &column, &error);
   what = exporting(&p.selection, node_of(&p, "texts"), &count);
   copy[column.data.bytes - copy + 1] = 0xFF;
-  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_UTF8 && strcmp(error.path, "texts") == 0, "text that is no UTF-8: %s", line());
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_UTF8 && strcmp(error.path, "texts") == 0,
+         "text that is no UTF-8: %s", line());
   what.flags = PACKBUF_EXPORT_VERIFIED;
   tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_OK, "which is not looked at when it was verified");
   array.release(&array);
   what.flags = 0;
   bytes_store32(copy + (column.offsets.bytes - copy) + 8, 3000000);
-  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_OFFSETS && !array.release, "offsets beyond the data: %s", line());
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_OFFSETS && !array.release,
+         "offsets beyond the data: %s", line());
   tap_ok(count.taken == count.released, "nothing is held");
   free(copy);
 }
@@ -337,7 +345,8 @@ typedef struct made {
 static void made_release_schema(struct ArrowSchema *schema) { schema->release = NULL; }
 static void made_release_array(struct ArrowArray *array) { array->release = NULL; }
 
-static made *make(const char *format, int64_t length, int64_t offset, int64_t buffers, const void *b0, const void *b1, const void *b2) {
+static made *make(const char *format, int64_t length, int64_t offset, int64_t buffers, const void *b0, const void *b1,
+                  const void *b2) {
   made *m = (made *)mv_alloc(sizeof *m);
   memset(m, 0, sizeof *m);
   m->schema.format = format;
@@ -416,17 +425,23 @@ static void imports(void) {
   takes("large_binary", make("Z", 2, 0, 3, NULL, offsets64, letters), "b\"a\" b\"bc\"");
   takes("no bytes at all", make("u", 0, 0, 3, NULL, NULL, NULL), "");
   takes("fixed_size_binary", make("w:3", 2, 0, 2, NULL, letters, NULL), "b\"abc\" b\"def\"");
-  takes("list, from offsets on both levels", with(make("+l", 3, 1, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, NULL, shorts, NULL)),
+  takes("list, from offsets on both levels",
+        with(make("+l", 3, 1, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, NULL, shorts, NULL)),
         "[-2 3] [] [-4 5 -6]");
-  takes("large_list of floats with an offset", with(make("+L", 2, 0, 2, NULL, offsets64, NULL), make("f", 6, 2, 2, NULL, floats, NULL)),
-        "[-2.5] [3.5 4.5]");
-  takes("a list with a null in it", with(make("+l", 2, 1, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, third_null, shorts, NULL)),
-        "[-2 null] []");
-  takes("a list of bools", with(make("+l", 2, 0, 2, NULL, offsets32, NULL), make("b", 8, 0, 2, NULL, some_bits, NULL)), "[false] [true false]");
-  takes("a list of lists", with(make("+l", 1, 1, 2, NULL, offsets32, NULL), with(make("+l", 3, 0, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, NULL, shorts, NULL))),
+  takes("large_list of floats with an offset",
+        with(make("+L", 2, 0, 2, NULL, offsets64, NULL), make("f", 6, 2, 2, NULL, floats, NULL)), "[-2.5] [3.5 4.5]");
+  takes("a list with a null in it",
+        with(make("+l", 2, 1, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, third_null, shorts, NULL)), "[-2 null] []");
+  takes("a list of bools", with(make("+l", 2, 0, 2, NULL, offsets32, NULL), make("b", 8, 0, 2, NULL, some_bits, NULL)),
+        "[false] [true false]");
+  takes("a list of lists",
+        with(make("+l", 1, 1, 2, NULL, offsets32, NULL),
+             with(make("+l", 3, 0, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, NULL, shorts, NULL))),
         "[[-2 3] []]");
-  takes("lists of two", with(make("+w:2", 2, 1, 1, NULL, NULL, NULL), make("s", 8, 1, 2, NULL, shorts, NULL)), "a.i16[2](-4 5) a.i16[2](-6 7)");
-  m = with(with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("s", 4, 1, 2, NULL, shorts, NULL)), make("u", 4, 0, 3, third_null, offsets32, letters));
+  takes("lists of two", with(make("+w:2", 2, 1, 1, NULL, NULL, NULL), make("s", 8, 1, 2, NULL, shorts, NULL)),
+        "a.i16[2](-4 5) a.i16[2](-6 7)");
+  m = with(with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("s", 4, 1, 2, NULL, shorts, NULL)),
+           make("u", 4, 0, 3, third_null, offsets32, letters));
   m->schemas[1]->name = "y";
   takes("a struct, from offsets on both levels", m, "{\"x\" 3 \"y\" \"bc\"} {\"x\" -4 \"y\" null}");
   m = make("c", 4, 0, 2, NULL, indexes, NULL);
@@ -457,14 +472,20 @@ static void refusals(void) {
   static const int32_t negative[] = {-1, 3, 4, 4};
   static const int8_t beyond[] = {0, 4};
   made *m, *deep;
-  static const char *const formats[] = {"d:10,2", "ttm", "tDs", "tiM", "+vl", "+ud:0", "+m", "+r", "", "x", "w:", "w:-1", "w:99999999999", "+w:", "+w:3x", "tsq:", "ss", "vx", "+"};
+  static const char *const formats[] = {"d:10,2", "ttm",  "tDs",           "tiM", "+vl",   "+ud:0", "+m", "+r", "", "x",
+                                        "w:",     "w:-1", "w:99999999999", "+w:", "+w:3x", "tsq:",  "ss", "vx", "+"};
   for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
     refuses(formats[i], make(formats[i], 0, 0, 2, NULL, NULL, NULL), PACKBUF_UNSUPPORTED_DTYPE);
   refuses("offsets that descend", make("u", 3, 0, 3, NULL, falling, letters), PACKBUF_BAD_OFFSETS);
   refuses("offsets below 0", make("u", 3, 0, 3, NULL, negative, letters), PACKBUF_BAD_OFFSETS);
-  refuses("a list beyond its child", with(make("+l", 4, 0, 2, NULL, offsets32, NULL), make("s", 5, 0, 2, NULL, shorts, NULL)), PACKBUF_INVALID_ARGUMENT);
-  refuses("lists of two beyond their child", with(make("+w:2", 2, 1, 1, NULL, NULL, NULL), make("s", 5, 0, 2, NULL, shorts, NULL)), PACKBUF_INVALID_ARGUMENT);
-  refuses("a struct beyond its child", with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("n", 2, 0, 0, NULL, NULL, NULL)), PACKBUF_INVALID_ARGUMENT);
+  refuses("a list beyond its child",
+          with(make("+l", 4, 0, 2, NULL, offsets32, NULL), make("s", 5, 0, 2, NULL, shorts, NULL)),
+          PACKBUF_INVALID_ARGUMENT);
+  refuses("lists of two beyond their child",
+          with(make("+w:2", 2, 1, 1, NULL, NULL, NULL), make("s", 5, 0, 2, NULL, shorts, NULL)),
+          PACKBUF_INVALID_ARGUMENT);
+  refuses("a struct beyond its child",
+          with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("n", 2, 0, 0, NULL, NULL, NULL)), PACKBUF_INVALID_ARGUMENT);
   refuses("a length below 0", make("s", -1, 0, 2, NULL, shorts, NULL), PACKBUF_INVALID_ARGUMENT);
   refuses("an offset below 0", make("s", 1, -1, 2, NULL, shorts, NULL), PACKBUF_INVALID_ARGUMENT);
   refuses("offset and length beyond int64", make("n", 1, INT64_MAX, 0, NULL, NULL, NULL), PACKBUF_INVALID_ARGUMENT);
@@ -490,7 +511,8 @@ static void refusals(void) {
   refuses("a dictionary that is not there", m, PACKBUF_INVALID_ARGUMENT);
   m->array.dictionary = &make("u", 4, 0, 3, NULL, offsets32, letters)->array;
   refuses("an index beyond its dictionary", m, PACKBUF_OUT_OF_RANGE);
-  refuses("times in lists", with(make("+l", 1, 0, 2, NULL, offsets32, NULL), make("tss:", 8, 0, 2, NULL, shorts, NULL)), PACKBUF_UNSUPPORTED_DTYPE);
+  refuses("times in lists", with(make("+l", 1, 0, 2, NULL, offsets32, NULL), make("tss:", 8, 0, 2, NULL, shorts, NULL)),
+          PACKBUF_UNSUPPORTED_DTYPE);
   deep = make("n", 0, 0, 0, NULL, NULL, NULL);
   for (int i = 0; i < 70; i++) deep = with(make("+w:1", 0, 0, 1, NULL, NULL, NULL), deep);
   refuses("nested 70 deep", deep, PACKBUF_DEPTH);
@@ -502,8 +524,12 @@ static void refusals(void) {
 /* A struct in chunks, times with a zone, and what its schemas and metadata say when it goes out again. */
 static void chunked(void) {
   static const int64_t times[] = {1, 2, 3};
-  made *a = with(with(with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("tsu:Europe/Paris", 3, 0, 2, NULL, times, NULL)), make("+l", 5, 0, 2, third_null, offsets32, NULL)), make("b", 8, 1, 2, NULL, some_bits, NULL));
-  made *b = with(with(with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("tsu:Europe/Paris", 3, 1, 2, NULL, times, NULL)), make("+l", 2, 3, 2, NULL, offsets32, NULL)), make("b", 8, 0, 2, NULL, some_bits, NULL));
+  made *a = with(with(with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("tsu:Europe/Paris", 3, 0, 2, NULL, times, NULL)),
+                      make("+l", 5, 0, 2, third_null, offsets32, NULL)),
+                 make("b", 8, 1, 2, NULL, some_bits, NULL));
+  made *b = with(with(with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("tsu:Europe/Paris", 3, 1, 2, NULL, times, NULL)),
+                      make("+l", 2, 3, 2, NULL, offsets32, NULL)),
+                 make("b", 8, 0, 2, NULL, some_bits, NULL));
   const struct ArrowArray *chunks[2];
   counting count = {0, 0};
   packbuf_export what;
@@ -517,7 +543,8 @@ static void chunked(void) {
   b->arrays[1]->children[0] = &make("s", 8, 0, 2, NULL, shorts, NULL)->array, b->arrays[1]->n_children = 1;
   chunks[0] = &a->array, chunks[1] = &b->array;
   begin(&p, 3);
-  tap_ok(!packbuf_arrow_import(&p.batch, &a->schema, chunks, 2, &error) && opens(&p) && p.view.field_count == 3, "two chunks: %s", line());
+  tap_ok(!packbuf_arrow_import(&p.batch, &a->schema, chunks, 2, &error) && opens(&p) && p.view.field_count == 3,
+         "two chunks: %s", line());
   (void)packbuf_read_row(&p.view, 0, &p.arena, &row, &error);
   tap_ok(mv_same(mv_column("{\"t\" 2 \"l\" [-2 3] \"b\" false}", &n), &row), "row 0");
   (void)packbuf_read_row(&p.view, 1, &p.arena, &row, &error);
@@ -531,7 +558,8 @@ static void chunked(void) {
   schema.release(&schema);
   packbuf_arena_free(&p.arena);
   begin(&p, 4);
-  tap_ok(packbuf_arrow_import(&p.batch, &a->schema, chunks, 2, &error) == PACKBUF_ROW_COUNT, "another number of rows: %s", line());
+  tap_ok(packbuf_arrow_import(&p.batch, &a->schema, chunks, 2, &error) == PACKBUF_ROW_COUNT,
+         "another number of rows: %s", line());
   packbuf_arena_free(&p.arena);
 }
 
@@ -606,7 +634,8 @@ static void metadata(void) {
       a->schema.metadata = of_field ? NULL : pairs_of(broken[i]);
       a->schemas[0]->metadata = of_field ? pairs_of(broken[i]) : NULL;
       begin(&p, 1);
-      tap_ok(packbuf_arrow_import(&p.batch, &a->schema, &chunk, 1, &error) == statuses[i] && strcmp(error.path, of_field ? "x" : "") == 0,
+      tap_ok(packbuf_arrow_import(&p.batch, &a->schema, &chunk, 1, &error) == statuses[i] &&
+                 strcmp(error.path, of_field ? "x" : "") == 0,
              "broken metadata %d: %s", (int)i, line());
       packbuf_arena_free(&p.arena);
     }

@@ -46,10 +46,12 @@ static void make(uint8_t packing) {
   (void)packbuf_add_tensor(&batch, "holes", &one, mask, &error);
   (void)packbuf_add_ragged(&batch, "ragged", &ragged, &error);
   (void)packbuf_add_tensor(&batch, "wide", &wide, NULL, &error);
-  (void)packbuf_add_values(&batch, "shapes", mv_column("t.i8[2 2](1 2 3 4) t.i8[](5) t.i8[3](6 7 8) t.i8[1 0]() t.i8[1 1](9)", &count), &error);
+  (void)packbuf_add_values(&batch, "shapes",
+                           mv_column("t.i8[2 2](1 2 3 4) t.i8[](5) t.i8[3](6 7 8) t.i8[1 0]() t.i8[1 1](9)", &count),
+                           &error);
   (void)packbuf_add_values(&batch, "texts", mv_column("\"a\"*5", &count), &error);
-  tap_ok(!packbuf_pack(&batch, &packed, &size, &error) && !packbuf_open(&view, packed, size, 0, NULL, &error), "a batch, packing %u: %s",
-         packing, line());
+  tap_ok(!packbuf_pack(&batch, &packed, &size, &error) && !packbuf_open(&view, packed, size, 0, NULL, &error),
+         "a batch, packing %u: %s", packing, line());
 }
 
 static counting count;
@@ -78,8 +80,9 @@ static void outwards(int lent) {
   DLManagedTensorVersioned *v;
   DLManagedTensor *u;
   packbuf_export what = of("dense", packbuf_rows_all(), 0);
-  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->version.major == 1 && v->dl_tensor.ndim == 3 && v->dl_tensor.shape[0] == 5 &&
-             v->dl_tensor.dtype.code == kDLFloat && v->dl_tensor.dtype.bits == 64 && v->dl_tensor.device.device_type == kDLCPU,
+  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->version.major == 1 && v->dl_tensor.ndim == 3 &&
+             v->dl_tensor.shape[0] == 5 && v->dl_tensor.dtype.code == kDLFloat && v->dl_tensor.dtype.bits == 64 &&
+             v->dl_tensor.device.device_type == kDLCPU,
          "dense: %s", line());
   tap_ok(inside(v->dl_tensor.data) == lent &&
              v->flags == (lent ? DLPACK_FLAG_BITMASK_READ_ONLY : DLPACK_FLAG_BITMASK_IS_COPIED),
@@ -87,35 +90,43 @@ static void outwards(int lent) {
   tap_ok(memcmp(&dense[4][1][2], (const double *)v->dl_tensor.data + 29, 8) == 0, "its last element");
   v->deleter(v);
   what = of("dense", packbuf_rows_range(4, PACKBUF_ROWS_BEGIN, -2), 0);
-  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.shape[0] == 3 && element(&v->dl_tensor, 1, 1, 2) == dense[2][1][2] &&
-             inside(v->dl_tensor.data) == lent,
+  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.shape[0] == 3 &&
+             element(&v->dl_tensor, 1, 1, 2) == dense[2][1][2] && inside(v->dl_tensor.data) == lent,
          "rows 4, 2, 0%s", lent ? " in place" : "");
   v->deleter(v);
   what = of("dense", packbuf_rows_all(), 0);
   tap_ok(!packbuf_dlpack_unversioned(&what, &u, &error) && !inside(u->dl_tensor.data), "unversioned: a copy");
   u->deleter(u);
   what.flags = PACKBUF_EXPORT_COPY;
-  tap_ok(!packbuf_dlpack(&what, &v, &error) && !inside(v->dl_tensor.data) && v->flags == DLPACK_FLAG_BITMASK_IS_COPIED, "a copy when asked for");
+  tap_ok(!packbuf_dlpack(&what, &v, &error) && !inside(v->dl_tensor.data) && v->flags == DLPACK_FLAG_BITMASK_IS_COPIED,
+         "a copy when asked for");
   v->deleter(v);
   what.flags = PACKBUF_EXPORT_NO_COPY;
   if (lent) {
-    tap_ok(!packbuf_dlpack_unversioned(&what, &u, &error) && inside(u->dl_tensor.data), "unversioned, lent when vouched for");
+    tap_ok(!packbuf_dlpack_unversioned(&what, &u, &error) && inside(u->dl_tensor.data),
+           "unversioned, lent when vouched for");
     u->deleter(u);
   } else {
     tap_ok(packbuf_dlpack(&what, &v, &error) == PACKBUF_NOT_STORED, "no copy: %s", line());
   }
   what = of("ragged", packbuf_rows_range(1, 4, 1), 0);
-  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 1 && v->dl_tensor.shape[0] == 5 && ((const int32_t *)v->dl_tensor.data)[0] == 3,
+  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 1 && v->dl_tensor.shape[0] == 5 &&
+             ((const int32_t *)v->dl_tensor.data)[0] == 3,
          "elements of ragged rows 1 to 3");
   v->deleter(v);
   what = of("shapes", packbuf_rows_range(0, 1, 1), PACKBUF_EXPORT_CELL);
-  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 2 && v->dl_tensor.strides[0] == 2 && ((const int8_t *)v->dl_tensor.data)[3] == 4, "a cell in its shape");
+  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 2 && v->dl_tensor.strides[0] == 2 &&
+             ((const int8_t *)v->dl_tensor.data)[3] == 4,
+         "a cell in its shape");
   v->deleter(v);
   what = of("shapes", packbuf_rows_range(1, 2, 1), PACKBUF_EXPORT_CELL);
-  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 0 && ((const int8_t *)v->dl_tensor.data)[0] == 5, "a cell without dimensions");
+  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 0 && ((const int8_t *)v->dl_tensor.data)[0] == 5,
+         "a cell without dimensions");
   v->deleter(v);
   what = of("dense", packbuf_rows_range(3, 4, 1), PACKBUF_EXPORT_CELL);
-  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 2 && ((const double *)v->dl_tensor.data)[0] == dense[3][0][0], "a dense cell");
+  tap_ok(!packbuf_dlpack(&what, &v, &error) && v->dl_tensor.ndim == 2 &&
+             ((const double *)v->dl_tensor.data)[0] == dense[3][0][0],
+         "a dense cell");
   v->deleter(v);
   tap_ok(count.taken == count.released, "all %ld are released", count.taken);
 }
@@ -130,7 +141,8 @@ static void refusals(void) {
   tap_ok(error.row == 2, "in row 2");
   refused("text", of("texts", packbuf_rows_all(), 0), PACKBUF_WRONG_TYPE);
   refused("a cell of five rows", of("dense", packbuf_rows_all(), PACKBUF_EXPORT_CELL), PACKBUF_ROW_COUNT);
-  refused("both copy and no copy", of("dense", packbuf_rows_all(), PACKBUF_EXPORT_COPY | PACKBUF_EXPORT_NO_COPY), PACKBUF_INVALID_ARGUMENT);
+  refused("both copy and no copy", of("dense", packbuf_rows_all(), PACKBUF_EXPORT_COPY | PACKBUF_EXPORT_NO_COPY),
+          PACKBUF_INVALID_ARGUMENT);
   refused("no node", of("nothing", packbuf_rows_all(), 0), PACKBUF_INVALID_ARGUMENT);
   refused("an unknown flag", of("dense", packbuf_rows_all(), 64), PACKBUF_INVALID_ARGUMENT);
 }
@@ -201,7 +213,8 @@ static void inwards(void) {
   tap_ok(packbuf_dlpack_import(&t, &arena, &tensor, &error) == PACKBUF_INVALID_ARGUMENT, "a dimension below 0");
   shape[0] = 0;
   t = tensor_of(NULL, 2, shape, wide);
-  tap_ok(!packbuf_dlpack_import(&t, &arena, &tensor, &error) && tensor.shape[0] == 0, "an empty one, whatever its strides");
+  tap_ok(!packbuf_dlpack_import(&t, &arena, &tensor, &error) && tensor.shape[0] == 0,
+         "an empty one, whatever its strides");
   shape[0] = 1;
   tap_ok(packbuf_dlpack_import(&t, &arena, &tensor, &error) == PACKBUF_INVALID_ARGUMENT, "no data: %s", line());
 }

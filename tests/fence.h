@@ -63,8 +63,10 @@ typedef struct fence {
 static inline fence fence_of(size_t size) {
   const size_t page_size = (size_t)sysconf(_SC_PAGESIZE), inside = (size + page_size - 1) / page_size * page_size;
   fence f;
-  uint8_t *all = (uint8_t *)mmap(NULL, inside + 2 * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (all == (uint8_t *)MAP_FAILED || mprotect(all, page_size, PROT_NONE) || mprotect(all + page_size + inside, page_size, PROT_NONE)) {
+  uint8_t *all =
+      (uint8_t *)mmap(NULL, inside + 2 * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (all == (uint8_t *)MAP_FAILED || mprotect(all, page_size, PROT_NONE) ||
+      mprotect(all + page_size + inside, page_size, PROT_NONE)) {
     printf("Bail out! mmap\n");
     exit(1);
   }

@@ -1,6 +1,7 @@
 /* tests/fragments.c: schema texts and fingerprints, manifests, joins and concatenation: every check with its error,
  * random splits of random batches against the whole, widening, hostile manifests, arenas that fail at every allocation.
- * May use: packbuf.h, failing.h, sealing.h, values.h, tap.h, the valid vectors. Must not know: how a join looks inside. */
+ * May use: packbuf.h, failing.h, sealing.h, values.h, tap.h, the valid vectors.
+ * Must not know: how a join looks inside. */
 #ifdef PACKBUF_HEADER
 #include "internals.h"
 #else
@@ -58,7 +59,8 @@ static buffer pack_rows(const char *rows, const char *values, unsigned token) {
       char *name = (char *)packbuf_arena_alloc(&arena, key.as.text.size + 1, 1);
       memcpy(name, key.as.text.data, key.as.text.size);
       name[key.as.text.size] = 0;
-      if (packbuf_add_batch_value(&batch, name, &dict.as.dict.entries[i].value, &error)) printf("Bail out! batch value\n");
+      if (packbuf_add_batch_value(&batch, name, &dict.as.dict.entries[i].value, &error))
+        printf("Bail out! batch value\n");
     }
   }
   packed(&batch, &b);
@@ -110,7 +112,8 @@ static void sha256(void) {
     uint8_t fingerprint[16];
     const size_t size = strlen(known[i].text) * known[i].times;
     char *text = (char *)malloc(size + 1);
-    for (size_t k = 0; k < known[i].times; k++) memcpy(text + k * strlen(known[i].text), known[i].text, strlen(known[i].text));
+    for (size_t k = 0; k < known[i].times; k++)
+      memcpy(text + k * strlen(known[i].text), known[i].text, strlen(known[i].text));
     packbuf_fingerprint_of(text, size, fingerprint);
     tap_ok(strcmp(hex(fingerprint), known[i].digest) == 0, "SHA-256 of %zu bytes", size);
     free(text);
@@ -118,26 +121,30 @@ static void sha256(void) {
 }
 
 static void schema_text(void) {
-  buffer b = pack_rows("[{\"z\": 1, \"m\": {\"b\": \"x\", \"a.\\\"\": 0.5}, \"t\": tensor:int64(2,3)}, {\"z\": 2, \"m\": None, \"t\": tensor:int64(1,1), \"l\": [{\"k\": [1]}, None]}]",
-                       "{\"step\": 7}", 0);
-  const char *want = "{\"packbuf_schema\":1}\n"
-                     "{\"field\":\"l\",\"kind\":\"list\"}\n"
-                     "{\"field\":\"l[0]\",\"kind\":\"dict\"}\n"
-                     "{\"field\":\"l[0].k\",\"codec\":\"typed_ragged\",\"dtype\":\"int64\",\"form\":\"list\",\"rank\":1}\n"
-                     "{\"field\":\"l[1]\",\"codec\":\"null\"}\n"
-                     "{\"field\":\"m\",\"kind\":\"dict\"}\n"
-                     "{\"field\":\"m.a\\\\.\\\"\",\"codec\":\"ndarray\",\"dtype\":\"float64\",\"form\":\"natural\",\"shape\":[]}\n"
-                     "{\"field\":\"m.b\",\"codec\":\"utf8_ragged\"}\n"
-                     "{\"field\":\"t\",\"codec\":\"ragged_tensor\",\"dtype\":\"int64\",\"form\":\"tensor\",\"rank\":2}\n"
-                     "{\"field\":\"z\",\"codec\":\"ndarray\",\"dtype\":\"int64\",\"form\":\"natural\",\"shape\":[]}\n"
-                     "{\"value\":\"step\",\"codec\":\"ndarray\",\"dtype\":\"int64\",\"form\":\"natural\",\"shape\":[]}\n";
+  buffer b = pack_rows(
+      "[{\"z\": 1, \"m\": {\"b\": \"x\", \"a.\\\"\": 0.5}, \"t\": tensor:int64(2,3)}, {\"z\": 2, \"m\": None, \"t\": tensor:int64(1,1), \"l\": [{\"k\": [1]}, None]}]",
+      "{\"step\": 7}", 0);
+  const char *want =
+      "{\"packbuf_schema\":1}\n"
+      "{\"field\":\"l\",\"kind\":\"list\"}\n"
+      "{\"field\":\"l[0]\",\"kind\":\"dict\"}\n"
+      "{\"field\":\"l[0].k\",\"codec\":\"typed_ragged\",\"dtype\":\"int64\",\"form\":\"list\",\"rank\":1}\n"
+      "{\"field\":\"l[1]\",\"codec\":\"null\"}\n"
+      "{\"field\":\"m\",\"kind\":\"dict\"}\n"
+      "{\"field\":\"m.a\\\\.\\\"\",\"codec\":\"ndarray\",\"dtype\":\"float64\",\"form\":\"natural\",\"shape\":[]}\n"
+      "{\"field\":\"m.b\",\"codec\":\"utf8_ragged\"}\n"
+      "{\"field\":\"t\",\"codec\":\"ragged_tensor\",\"dtype\":\"int64\",\"form\":\"tensor\",\"rank\":2}\n"
+      "{\"field\":\"z\",\"codec\":\"ndarray\",\"dtype\":\"int64\",\"form\":\"natural\",\"shape\":[]}\n"
+      "{\"value\":\"step\",\"codec\":\"ndarray\",\"dtype\":\"int64\",\"form\":\"natural\",\"shape\":[]}\n";
   const char *got = schema_of(&b.view);
   char small[40], line[200];
   size_t size = 0, at = 20;
   uint8_t one[16], two[16];
   int lines = 1;
   if (!tap_ok(strcmp(got, want) == 0, "the schema text")) printf("%s", got);
-  tap_ok(packbuf_schema_text(&b.view, small, sizeof small, &size, &error) == PACKBUF_CAPACITY && size == strlen(want) && error.needed == size, "CAPACITY, and the size that is needed");
+  tap_ok(packbuf_schema_text(&b.view, small, sizeof small, &size, &error) == PACKBUF_CAPACITY && size == strlen(want) &&
+             error.needed == size,
+         "CAPACITY, and the size that is needed");
   packbuf_fingerprint(&b.view, one, NULL);
   packbuf_fingerprint_of(want, strlen(want), two);
   tap_ok(memcmp(one, two, 16) == 0, "the fingerprint is that of the text");
@@ -156,14 +163,16 @@ static void drift(void) {
     const char *step0, *now, *path, *word, *expected;
     int there;
   } cases[] = {
-      {"[{\"a\": 1, \"b\": \"x\"}]", "[{\"b\": \"y\", \"a\": 2}, {\"b\": None, \"a\": None}, {\"a\": 5}]", NULL, NULL, NULL, 1},
+      {"[{\"a\": 1, \"b\": \"x\"}]", "[{\"b\": \"y\", \"a\": 2}, {\"b\": None, \"a\": None}, {\"a\": 5}]", NULL, NULL,
+       NULL, 1},
       {"[{\"a\": 1}]", "[{\"a\": 1.5}]", "a", "dtype", "{\"field\":\"a\",\"codec\":\"ndarray\",\"dtype\":\"int64\"", 1},
       {"[{\"a\": 1}]", "[{\"a\": \"1\"}]", "a", "codec", "{\"field\":\"a\",\"codec\":\"ndarray\"", 1},
       {"[{\"a\": {\"b\": 1}}]", "[{\"a\": 1}]", "a", "codec", "{\"field\":\"a\",\"kind\":\"dict\"", 1},
       {"[{\"a\": scalar:int64}]", "[{\"a\": 1}]", "a", "form", "{\"field\":\"a\"", 1},
       {"[{\"a\": tensor:int8(1)}]", "[{\"a\": tensor:int8(1,1)}]", "a", "rank", "{\"field\":\"a\"", 1},
       {"[{\"a\": opaque:pickle}]", "[{\"a\": opaque:dill}]", "a", "parameter", "{\"field\":\"a\"", 1},
-      {"[{\"a\": 1, \"b.c\": 2, \"d\": 3}]", "[{\"a\": 1, \"d\": 3}]", "b\\.c", "not there", "{\"field\":\"b\\\\.c\"", 0},
+      {"[{\"a\": 1, \"b.c\": 2, \"d\": 3}]", "[{\"a\": 1, \"d\": 3}]", "b\\.c", "not there", "{\"field\":\"b\\\\.c\"",
+       0},
       {"[{\"a\": 1, \"b\": 2}]", "[{\"a\": 1}]", "b", "not there", "{\"field\":\"b\"", 0},
       {"[{\"a\": 1, \"d\": 3}]", "[{\"a\": 1, \"b\": {\"c\": 1}, \"d\": 3}]", "b", "not expected", "", 1},
       {"[{\"a\": 1}]", "[{\"a\": 1, \"b\": 1}]", "b", "not expected", "", 1},
@@ -179,20 +188,26 @@ static void drift(void) {
     packbuf_fingerprint(&a.view, fingerprint, NULL);
     if (!cases[i].path) {
       print = packbuf_expect_fingerprint(&b.view, fingerprint, NULL);
-      tap_ok(status == PACKBUF_OK && print == PACKBUF_OK, "rows, order of fields, nulls and missing cells are no drift");
+      tap_ok(status == PACKBUF_OK && print == PACKBUF_OK,
+             "rows, order of fields, nulls and missing cells are no drift");
       continue;
     }
-    good = status == PACKBUF_SCHEMA_MISMATCH && strcmp(error.path, cases[i].path) == 0 && strstr(error.message, cases[i].word) != NULL;
-    good &= strncmp(found.expected.size ? found.expected.data : "", cases[i].expected, strlen(cases[i].expected)) == 0 && (found.expected.size != 0) == (cases[i].expected[0] != 0);
+    good = status == PACKBUF_SCHEMA_MISMATCH && strcmp(error.path, cases[i].path) == 0 &&
+           strstr(error.message, cases[i].word) != NULL;
+    good &=
+        strncmp(found.expected.size ? found.expected.data : "", cases[i].expected, strlen(cases[i].expected)) == 0 &&
+        (found.expected.size != 0) == (cases[i].expected[0] != 0);
     good &= (found.node != PACKBUF_NO_NODE) == cases[i].there;
     print = packbuf_expect_fingerprint(&b.view, fingerprint, NULL);
     if (!tap_ok(good && print == PACKBUF_SCHEMA_MISMATCH, "drift of %s: %s", cases[i].path, cases[i].word))
-      tap_note("%s: %s, path %s, expected %.*s", packbuf_status_name(status), error.message, error.path, (int)found.expected.size, found.expected.data);
+      tap_note("%s: %s, path %s, expected %.*s", packbuf_status_name(status), error.message, error.path,
+               (int)found.expected.size, found.expected.data);
   }
   {
     buffer a = pack_rows("[{\"a\": 1}]", NULL, 0);
     tap_ok(packbuf_expect_schema(&a.view, "{}", 2, NULL, &error) == PACKBUF_INVALID_ARGUMENT, "what is no schema text");
-    tap_ok(packbuf_expect_schema(&a.view, "{\"packbuf_schema\":1}\n", 21, NULL, &error) == PACKBUF_SCHEMA_MISMATCH, "the schema of nothing");
+    tap_ok(packbuf_expect_schema(&a.view, "{\"packbuf_schema\":1}\n", 21, NULL, &error) == PACKBUF_SCHEMA_MISMATCH,
+           "the schema of nothing");
   }
 }
 
@@ -201,7 +216,8 @@ static void drift(void) {
 static packbuf_fragment fragment_of(const buffer *b, const char *key, packbuf_appends appends, uint64_t first_row) {
   packbuf_fragment f;
   memset(&f, 0, sizeof f);
-  if (packbuf_fragment_of(&b->view, key, appends, first_row, &f, &error) != PACKBUF_OK) printf("Bail out! fragment_of\n");
+  if (packbuf_fragment_of(&b->view, key, appends, first_row, &f, &error) != PACKBUF_OK)
+    printf("Bail out! fragment_of\n");
   return f;
 }
 
@@ -214,11 +230,13 @@ static buffer manifest_of(const packbuf_view *before, const packbuf_fragment *li
 }
 
 static void manifests(void) {
-  buffer one = pack_rows("[{\"x\": 1}, {\"x\": 2}]", NULL, 5), two = pack_rows("[{\"x\": 3}]", NULL, 5), late = pack_rows("[{\"r\": 0.5}, {\"r\": 1.5}, {\"r\": 2.5}]", NULL, 5);
+  buffer one = pack_rows("[{\"x\": 1}, {\"x\": 2}]", NULL, 5), two = pack_rows("[{\"x\": 3}]", NULL, 5),
+         late = pack_rows("[{\"r\": 0.5}, {\"r\": 1.5}, {\"r\": 2.5}]", NULL, 5);
   packbuf_fragment list[3], again;
   const packbuf_fragment *read;
   packbuf_join join;
-  packbuf_value rows[3], want = values_of("[{\"x\": 1, \"r\": 0.5}, {\"x\": 2, \"r\": 1.5}, {\"x\": 3, \"r\": 2.5}]", &arena);
+  packbuf_value rows[3],
+      want = values_of("[{\"x\": 1, \"r\": 0.5}, {\"x\": 2, \"r\": 1.5}, {\"x\": 3, \"r\": 2.5}]", &arena);
   packbuf_view views[3];
   packbuf_batch batch;
   buffer first, second, empty;
@@ -229,25 +247,40 @@ static void manifests(void) {
   first = manifest_of(NULL, list, 2);
   second = manifest_of(&first.view, list + 2, 1);
   tap_ok(second.view.kind == 2 && second.view.rows == 3, "a manifest is a packed buffer of kind 2, a row a fragment");
-  tap_ok(is(packbuf_manifest_read(&second.view, &arena, &read, &count, &total, &error), PACKBUF_OK) && count == 3 && total == 3, "the next generation lists old and new");
-  tap_ok(read[2].appends == 1 && read[1].first_row == 2 && read[1].rows == 1 && read[0].length == one.size && read[2].head_checksum == late.view.head_checksum &&
-             read[1].head_length == two.view.head_length + two.view.index_length && read[2].key.size == 7 && memcmp(read[2].key.data, "rewards", 7) == 0,
+  tap_ok(is(packbuf_manifest_read(&second.view, &arena, &read, &count, &total, &error), PACKBUF_OK) && count == 3 &&
+             total == 3,
+         "the next generation lists old and new");
+  tap_ok(read[2].appends == 1 && read[1].first_row == 2 && read[1].rows == 1 && read[0].length == one.size &&
+             read[2].head_checksum == late.view.head_checksum &&
+             read[1].head_length == two.view.head_length + two.view.index_length && read[2].key.size == 7 &&
+             memcmp(read[2].key.data, "rewards", 7) == 0,
          "and says where each lies");
   views[0] = one.view, views[1] = two.view, views[2] = late.view;
-  tap_ok(is(packbuf_join_init(&join, read, views, 3, 0, &arena, &error), PACKBUF_OK) && join.rows == 3 && join.field_count == 2, "rows and fields join");
-  tap_ok(is(packbuf_join_read_rows(&join, 0, 3, &arena, rows, &error), PACKBUF_OK) && packbuf_equal(&rows[0], &want.as.list.items[0]) &&
-             packbuf_equal(&rows[1], &want.as.list.items[1]) && packbuf_equal(&rows[2], &want.as.list.items[2]),
+  tap_ok(is(packbuf_join_init(&join, read, views, 3, 0, &arena, &error), PACKBUF_OK) && join.rows == 3 &&
+             join.field_count == 2,
+         "rows and fields join");
+  tap_ok(is(packbuf_join_read_rows(&join, 0, 3, &arena, rows, &error), PACKBUF_OK) &&
+             packbuf_equal(&rows[0], &want.as.list.items[0]) && packbuf_equal(&rows[1], &want.as.list.items[1]) &&
+             packbuf_equal(&rows[2], &want.as.list.items[2]),
          "and read as one");
   empty = manifest_of(NULL, NULL, 0);
-  tap_ok(packbuf_manifest_read(&empty.view, &arena, &read, &count, &total, &error) == PACKBUF_OK && count == 0 && total == 0, "a manifest of nothing");
-  tap_ok(packbuf_manifest_read(&one.view, &arena, &read, &count, &total, &error) == PACKBUF_WRONG_TYPE, "a batch is no manifest");
-  tap_ok(packbuf_fragment_of(&first.view, "m", PACKBUF_APPENDS_ROWS, 0, &again, &error) == PACKBUF_FRAGMENT_MISMATCH, "a manifest is no fragment");
+  tap_ok(packbuf_manifest_read(&empty.view, &arena, &read, &count, &total, &error) == PACKBUF_OK && count == 0 &&
+             total == 0,
+         "a manifest of nothing");
+  tap_ok(packbuf_manifest_read(&one.view, &arena, &read, &count, &total, &error) == PACKBUF_WRONG_TYPE,
+         "a batch is no manifest");
+  tap_ok(packbuf_fragment_of(&first.view, "m", PACKBUF_APPENDS_ROWS, 0, &again, &error) == PACKBUF_FRAGMENT_MISMATCH,
+         "a manifest is no fragment");
   again = list[1];
   again.first_row = 1;
-  tap_ok(packbuf_manifest_init(&batch, &first.view, &again, 1, &arena, NULL, &error) == PACKBUF_INVALID_ARGUMENT && error.fragment == 2, "rows that begin elsewhere are refused");
+  tap_ok(packbuf_manifest_init(&batch, &first.view, &again, 1, &arena, NULL, &error) == PACKBUF_INVALID_ARGUMENT &&
+             error.fragment == 2,
+         "rows that begin elsewhere are refused");
   again = list[2];
   again.first_row = 1;
-  tap_ok(packbuf_manifest_init(&batch, &first.view, &again, 1, &arena, NULL, &error) == PACKBUF_INVALID_ARGUMENT && error.fragment == 2, "fields beyond the rows too");
+  tap_ok(packbuf_manifest_init(&batch, &first.view, &again, 1, &arena, NULL, &error) == PACKBUF_INVALID_ARGUMENT &&
+             error.fragment == 2,
+         "fields beyond the rows too");
 }
 
 
@@ -291,25 +324,29 @@ static void hostile_manifests(void) {
     const char *what;
     uint64_t numbers[2][6]; /* length, head_length, first_row, rows, head_checksum, appends */
     uint64_t at;
-  } cases[] = {{"overlapping rows", {{512, 256, 0, 2, 1, 0}, {512, 256, 1, 2, 1, 0}}, 1},
-               {"a hole between rows", {{512, 256, 0, 2, 1, 0}, {512, 256, 3, 2, 1, 0}}, 1},
-               {"rows whose sum overflows", {{512, 256, 0, UINT64_MAX, 1, 0}, {512, 256, UINT64_MAX, 2, 1, 0}}, 0},
-               {"more than 2^48 rows", {{512, 256, 0, (uint64_t)1 << 48, 1, 0}, {512, 256, (uint64_t)1 << 48, 1, 1, 0}}, 1},
-               {"fields beyond the rows", {{512, 256, 0, 2, 1, 0}, {512, 256, 1, 2, 1, 1}}, 1},
-               {"fields that overflow", {{512, 256, 0, 2, 1, 0}, {512, 256, UINT64_MAX, 2, 1, 1}}, 1},
-               {"fields before any rows", {{512, 256, 0, 2, 1, 1}, {512, 256, 0, 2, 1, 0}}, 0},
-               {"appends 2", {{512, 256, 0, 2, 1, 2}, {512, 256, 0, 2, 1, 0}}, 0},
-               {"a head beyond its length", {{512, 513, 0, 2, 1, 0}, {512, 256, 2, 2, 1, 0}}, 0},
-               {"a head below 128", {{512, 256, 0, 2, 1, 0}, {512, 64, 2, 2, 1, 0}}, 1}};
+  } cases[] = {
+      {"overlapping rows", {{512, 256, 0, 2, 1, 0}, {512, 256, 1, 2, 1, 0}}, 1},
+      {"a hole between rows", {{512, 256, 0, 2, 1, 0}, {512, 256, 3, 2, 1, 0}}, 1},
+      {"rows whose sum overflows", {{512, 256, 0, UINT64_MAX, 1, 0}, {512, 256, UINT64_MAX, 2, 1, 0}}, 0},
+      {"more than 2^48 rows", {{512, 256, 0, (uint64_t)1 << 48, 1, 0}, {512, 256, (uint64_t)1 << 48, 1, 1, 0}}, 1},
+      {"fields beyond the rows", {{512, 256, 0, 2, 1, 0}, {512, 256, 1, 2, 1, 1}}, 1},
+      {"fields that overflow", {{512, 256, 0, 2, 1, 0}, {512, 256, UINT64_MAX, 2, 1, 1}}, 1},
+      {"fields before any rows", {{512, 256, 0, 2, 1, 1}, {512, 256, 0, 2, 1, 0}}, 0},
+      {"appends 2", {{512, 256, 0, 2, 1, 2}, {512, 256, 0, 2, 1, 0}}, 0},
+      {"a head beyond its length", {{512, 513, 0, 2, 1, 0}, {512, 256, 2, 2, 1, 0}}, 0},
+      {"a head below 128", {{512, 256, 0, 2, 1, 0}, {512, 64, 2, 2, 1, 0}}, 1}};
   const packbuf_fragment *read;
   uint64_t count = 0, total = 0;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     buffer b = forged(2, cases[i].numbers, 2);
-    tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_BAD_MANIFEST) && error.fragment == cases[i].at, "BAD_MANIFEST: %s", cases[i].what);
+    tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_BAD_MANIFEST) &&
+               error.fragment == cases[i].at,
+           "BAD_MANIFEST: %s", cases[i].what);
   }
   {
-    static const char *const wrong[] = {"[]", "[{\"key\": \"a\"}]", "[{\"key\": 1}]", "[{\"key\": None}, {\"key\": \"a\"}]",
-                                        "[{\"key\": \"a\", \"length\": 128, \"head_length\": 128, \"first_row\": 0, \"rows\": 0, \"head_checksum\": 0, \"appends\": 0}]"};
+    static const char *const wrong[] = {
+        "[]", "[{\"key\": \"a\"}]", "[{\"key\": 1}]", "[{\"key\": None}, {\"key\": \"a\"}]",
+        "[{\"key\": \"a\", \"length\": 128, \"head_length\": 128, \"first_row\": 0, \"rows\": 0, \"head_checksum\": 0, \"appends\": 0}]"};
     static const char *const path[] = {"key", "length", "key", "key", "length"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
       packbuf_batch batch;
@@ -319,7 +356,9 @@ static void hostile_manifests(void) {
       packbuf_add_rows(&batch, list.as.list.items, &error);
       batch.kind = 2;
       packed(&batch, &b);
-      tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_BAD_MANIFEST) && strcmp(error.path, path[i]) == 0, "BAD_MANIFEST: %s is wrong", path[i]);
+      tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_BAD_MANIFEST) &&
+                 strcmp(error.path, path[i]) == 0,
+             "BAD_MANIFEST: %s is wrong", path[i]);
     }
   }
   { /* first_row has the stored rows 2 and 0 and the row index 1, 0, where there was a validity mask */
@@ -339,7 +378,9 @@ static void hostile_manifests(void) {
     bytes_store64(record + 40, 1);
     seal_all((uint8_t *)b.data, b.size);
     open_buffer(&b);
-    tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_OK) && read[0].first_row == 0 && read[1].first_row == 2 && total == 4, "numbers may share rows");
+    tap_ok(is(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error), PACKBUF_OK) &&
+               read[0].first_row == 0 && read[1].first_row == 2 && total == 4,
+           "numbers may share rows");
   }
   { /* a key that all fragments have */
     enum { COUNT = 300, LONG = 1 << 14 };
@@ -357,19 +398,22 @@ static void hostile_manifests(void) {
     large = packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error);
     b.view.limits.decoded_bytes = 100 * LONG;
     small = packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error);
-    tap_ok(b.size < 10 * LONG && large == PACKBUF_OK && small == PACKBUF_LIMIT, "%u keys that are one keep to the limit of decoded bytes", COUNT);
+    tap_ok(b.size < 10 * LONG && large == PACKBUF_OK && small == PACKBUF_LIMIT,
+           "%u keys that are one keep to the limit of decoded bytes", COUNT);
   }
   { /* 2^48 rows of constants cost neither time nor memory */
     static const uint64_t numbers[2][6] = {{512, 256, 0, 2, 1, 0}, {512, 256, 2, 2, 1, 0}};
     buffer b = forged(2, numbers, 2);
     b.view.rows = (uint64_t)1 << 48; /* as a head would say whose constants have as many */
-    tap_ok(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error) != PACKBUF_OK, "2^48 fragments are refused: %s", packbuf_status_name(error.code));
+    tap_ok(packbuf_manifest_read(&b.view, &arena, &read, &count, &total, &error) != PACKBUF_OK,
+           "2^48 fragments are refused: %s", packbuf_status_name(error.code));
   }
 }
 
 /* ---- the checks of a join ---- */
 
-static packbuf_status join_status(packbuf_join *join, const buffer *b, unsigned count, const packbuf_fragment *list, unsigned flags) {
+static packbuf_status join_status(packbuf_join *join, const buffer *b, unsigned count, const packbuf_fragment *list,
+                                  unsigned flags) {
   packbuf_view *views = (packbuf_view *)packbuf_arena_alloc(&arena, count * sizeof *views, 8);
   for (unsigned i = 0; i < count; i++) views[i] = b[i].view;
   return packbuf_join_init(join, list, views, count, flags, &arena, &error);
@@ -389,12 +433,21 @@ static void join_checks(void) {
   list[1] = fragment_of(&b[1], "1", PACKBUF_APPENDS_ROWS, 2);
   list[2] = fragment_of(&b[2], "2", PACKBUF_APPENDS_FIELDS, 0);
   tap_ok(is(join_status(&join, b, 3, list, 0), PACKBUF_OK), "they join");
-  tap_ok(packbuf_join_parts(&join, "m.k", parts, 4, &count, &error) == PACKBUF_OK && count == 2 && parts[1].fragment == 1 && parts[1].first_row == 2 && parts[1].rows == 1, "parts of a path");
-  tap_ok(packbuf_join_parts(&join, "m.q", parts, 4, &count, &error) == PACKBUF_NOT_FOUND && packbuf_join_parts(&join, "y", parts, 4, &count, &error) == PACKBUF_NOT_FOUND, "NOT_FOUND");
-  tap_ok(packbuf_join_read_column(&join, "m.k", 1, 2, &arena, values, &error) == PACKBUF_OK && values[0].kind == PACKBUF_NULL && values[1].kind == PACKBUF_STRING, "a nested column over a border");
-  tap_ok(packbuf_join_read_column(&join, "x", 2, 2, &arena, values, &error) == PACKBUF_OUT_OF_RANGE && packbuf_join_read_rows(&join, 4, 0, &arena, values, &error) == PACKBUF_OUT_OF_RANGE, "OUT_OF_RANGE");
+  tap_ok(packbuf_join_parts(&join, "m.k", parts, 4, &count, &error) == PACKBUF_OK && count == 2 &&
+             parts[1].fragment == 1 && parts[1].first_row == 2 && parts[1].rows == 1,
+         "parts of a path");
+  tap_ok(packbuf_join_parts(&join, "m.q", parts, 4, &count, &error) == PACKBUF_NOT_FOUND &&
+             packbuf_join_parts(&join, "y", parts, 4, &count, &error) == PACKBUF_NOT_FOUND,
+         "NOT_FOUND");
+  tap_ok(packbuf_join_read_column(&join, "m.k", 1, 2, &arena, values, &error) == PACKBUF_OK &&
+             values[0].kind == PACKBUF_NULL && values[1].kind == PACKBUF_STRING,
+         "a nested column over a border");
+  tap_ok(packbuf_join_read_column(&join, "x", 2, 2, &arena, values, &error) == PACKBUF_OUT_OF_RANGE &&
+             packbuf_join_read_rows(&join, 4, 0, &arena, values, &error) == PACKBUF_OUT_OF_RANGE,
+         "OUT_OF_RANGE");
   want = values_of("{\"step\": 7, \"who\": \"b\"}", &arena);
-  tap_ok(packbuf_join_read_batch_values(&join, &arena, &dict, &error) == PACKBUF_OK && packbuf_equal(&dict, &want), "batch values of all fragments");
+  tap_ok(packbuf_join_read_batch_values(&join, &arena, &dict, &error) == PACKBUF_OK && packbuf_equal(&dict, &want),
+         "batch values of all fragments");
 #define REFUSED(change, status, which, text)                                                                     \
   memcpy(bad, list, sizeof bad);                                                                                      \
   change;                                                                                                             \
@@ -408,7 +461,8 @@ static void join_checks(void) {
   {
     buffer manifest = manifest_of(NULL, list, 3), keep = b[1];
     b[1] = manifest;
-    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_FRAGMENT_MISMATCH) && error.fragment == 1, "a fragment that is itself a manifest");
+    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_FRAGMENT_MISMATCH) && error.fragment == 1,
+           "a fragment that is itself a manifest");
     b[1] = keep;
   }
   {
@@ -421,31 +475,44 @@ static void join_checks(void) {
     tap_ok(is(join_status(&join, b, 3, list, 0), PACKBUF_ROW_ORDER), "ROW_ORDER: no token");
     b[2] = pack_rows("[{\"r\": 0.5}, {\"x\": 0.25}, {\"r\": 2.5}]", NULL, 9);
     list[2] = fragment_of(&b[2], "2", PACKBUF_APPENDS_FIELDS, 0);
-    tap_ok(is(join_status(&join, b, 3, list, 0), PACKBUF_DUPLICATE_NAME) && about("x", 2), "DUPLICATE_NAME: a field that the rows have");
+    tap_ok(is(join_status(&join, b, 3, list, 0), PACKBUF_DUPLICATE_NAME) && about("x", 2),
+           "DUPLICATE_NAME: a field that the rows have");
     b[2] = keep;
     list[2] = fragment_of(&b[2], "2", PACKBUF_APPENDS_FIELDS, 0);
     keep = b[1];
     b[1] = pack_rows("[{\"x\": 3, \"m\": {\"k\": \"c\"}}]", NULL, 10);
     list[1] = fragment_of(&b[1], "1", PACKBUF_APPENDS_ROWS, 2);
-    tap_ok(is(join_status(&join, b, 3, list, 0), PACKBUF_ROW_ORDER) && error.fragment == 2, "ROW_ORDER: some of the rows have another");
+    tap_ok(is(join_status(&join, b, 3, list, 0), PACKBUF_ROW_ORDER) && error.fragment == 2,
+           "ROW_ORDER: some of the rows have another");
     b[1] = pack_rows("[{\"x\": 3, \"m\": {\"k\": 1}}]", NULL, 9);
-    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("m.k", 1) && strstr(error.message, "codec"), "SCHEMA_MISMATCH: a nested column");
+    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("m.k", 1) &&
+               strstr(error.message, "codec"),
+           "SCHEMA_MISMATCH: a nested column");
     b[1] = pack_rows("[{\"x\": 3, \"m\": {\"k\": \"a\", \"q\": 1}}]", NULL, 9);
-    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("m.q", 1), "SCHEMA_MISMATCH: another key");
+    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("m.q", 1),
+           "SCHEMA_MISMATCH: another key");
     b[1] = pack_rows("[{\"m\": {\"k\": \"a\"}}]", NULL, 9);
-    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("x", 1) && error.row == 2, "SCHEMA_MISMATCH: a field that is lacking");
+    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("x", 1) && error.row == 2,
+           "SCHEMA_MISMATCH: a field that is lacking");
     b[1] = pack_rows("[{\"x\": 3, \"m\": {\"k\": \"c\"}, \"y\": 1}]", NULL, 9);
-    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("y", 0) && error.row == 0, "SCHEMA_MISMATCH: a field that only later rows have");
-    tap_ok(is(join_status(&join, b, 2, NULL, PACKBUF_WIDEN), PACKBUF_OK) && packbuf_join_read_column(&join, "y", 0, 3, &arena, values, &error) == PACKBUF_OK &&
+    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_SCHEMA_MISMATCH) && about("y", 0) && error.row == 0,
+           "SCHEMA_MISMATCH: a field that only later rows have");
+    tap_ok(is(join_status(&join, b, 2, NULL, PACKBUF_WIDEN), PACKBUF_OK) &&
+               packbuf_join_read_column(&join, "y", 0, 3, &arena, values, &error) == PACKBUF_OK &&
                values[0].kind == PACKBUF_MISSING && values[2].kind == PACKBUF_INT,
            "which PACKBUF_WIDEN reads as missing");
     b[1] = pack_rows("[{\"x\": 3, \"m\": {\"k\": \"c\"}}]", "{\"step\": 8}", 9);
-    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_OK) && is(packbuf_join_read_batch_values(&join, &arena, &dict, &error), PACKBUF_SCHEMA_MISMATCH) && about("step", 1), "batch values that differ");
+    tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_OK) &&
+               is(packbuf_join_read_batch_values(&join, &arena, &dict, &error), PACKBUF_SCHEMA_MISMATCH) &&
+               about("step", 1),
+           "batch values that differ");
     b[1] = pack_rows("[]", NULL, 0);
     tap_ok(is(join_status(&join, b, 2, NULL, 0), PACKBUF_OK) && join.rows == 2, "a fragment without rows fits any");
     b[1] = keep;
   }
-  tap_ok(is(join_status(&join, b, 0, NULL, 0), PACKBUF_OK) && join.rows == 0 && packbuf_join_read_rows(&join, 0, 0, &arena, values, &error) == PACKBUF_OK, "nothing joined is nothing");
+  tap_ok(is(join_status(&join, b, 0, NULL, 0), PACKBUF_OK) && join.rows == 0 &&
+             packbuf_join_read_rows(&join, 0, 0, &arena, values, &error) == PACKBUF_OK,
+         "nothing joined is nothing");
   tap_ok(join_status(&join, b, 1, NULL, 4) == PACKBUF_INVALID_ARGUMENT, "flags are checked");
 }
 
@@ -529,7 +596,8 @@ static buffer slice(const whole *w, uint64_t first, uint64_t count, unsigned col
   int good = 1;
   options.row_order_token[0] = (uint8_t)token;
   memset(&dense, 0, sizeof dense);
-  for (uint64_t i = 0; i < count; i++) validity[i / 8] = (uint8_t)(validity[i / 8] | (unsigned)w->present[first + i] << i % 8);
+  for (uint64_t i = 0; i < count; i++)
+    validity[i / 8] = (uint8_t)(validity[i / 8] | (unsigned)w->present[first + i] << i % 8);
   shape[0] = count, shape[1] = 3;
   dense.data = w->dense + 3 * first;
   dense.dtype = packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32);
@@ -549,7 +617,8 @@ static buffer slice(const whole *w, uint64_t first, uint64_t count, unsigned col
   if (columns & 64) good &= !packbuf_add_values(&batch, "lists", w->lists + first, &error);
   if (columns & 128) good &= !packbuf_add_values(&batch, "mixed", w->mixed + first, &error);
   if (columns & 256) good &= !packbuf_add_values(&batch, "flags", w->flags + first, &error);
-  good &= !packbuf_add_batch_value(&batch, "step", &step, &error) && !packbuf_add_metadata(&batch, NULL, "run", "r1", &error);
+  good &= !packbuf_add_batch_value(&batch, "step", &step, &error) &&
+          !packbuf_add_metadata(&batch, NULL, "run", "r1", &error);
   if (columns & 8) good &= !packbuf_add_metadata(&batch, "texts", "unit", "words", &error);
   if (!good) printf("Bail out! slice\n");
   packed(&batch, &b);
@@ -557,9 +626,11 @@ static buffer slice(const whole *w, uint64_t first, uint64_t count, unsigned col
 }
 
 static int same_rows(const packbuf_view *a, const packbuf_join *join, const packbuf_view *b) {
-  packbuf_value *x = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(a->rows + 1) * sizeof *x, 8), *y = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(a->rows + 1) * sizeof *y, 8);
+  packbuf_value *x = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(a->rows + 1) * sizeof *x, 8),
+                *y = (packbuf_value *)packbuf_arena_alloc(&arena, (size_t)(a->rows + 1) * sizeof *y, 8);
   if (packbuf_read_rows(a, 0, a->rows, &arena, x, &error) != PACKBUF_OK) return 0;
-  if (join && (join->rows != a->rows || packbuf_join_read_rows(join, 0, a->rows, &arena, y, &error) != PACKBUF_OK)) return 0;
+  if (join && (join->rows != a->rows || packbuf_join_read_rows(join, 0, a->rows, &arena, y, &error) != PACKBUF_OK))
+    return 0;
   if (b && (b->rows != a->rows || packbuf_read_rows(b, 0, a->rows, &arena, y, &error) != PACKBUF_OK)) return 0;
   for (uint64_t i = 0; i < a->rows; i++)
     if (!packbuf_equal(&x[i], &y[i])) return 0;
@@ -603,10 +674,12 @@ static void random_splits(int typed) {
     same &= same_rows(&complete.view, &join, NULL);
     if (w.rows) {
       const uint64_t row = chance(w.rows);
-      ranges &= packbuf_join_read_rows(&join, row, 1, &arena, part, &error) == PACKBUF_OK && packbuf_read_row(&complete.view, row, &arena, part + 1, &error) == PACKBUF_OK &&
+      ranges &= packbuf_join_read_rows(&join, row, 1, &arena, part, &error) == PACKBUF_OK &&
+                packbuf_read_row(&complete.view, row, &arena, part + 1, &error) == PACKBUF_OK &&
                 packbuf_equal(part, part + 1);
     }
-    if (!is(packbuf_join_batch(&join, &arena, NULL, &batch, &error), PACKBUF_OK) || !is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK)) {
+    if (!is(packbuf_join_batch(&join, &arena, NULL, &batch, &error), PACKBUF_OK) ||
+        !is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK)) {
       tap_note("round %u", round);
       joined = 0;
       continue;
@@ -616,7 +689,9 @@ static void random_splits(int typed) {
     if (!late && w.rows && (made.size != complete.size || memcmp(made.data, complete.data, (size_t)made.size) != 0)) {
       const char *text = schema_of(&complete.view);
       fingerprints &= packbuf_expect_schema(&made.view, text, strlen(text), NULL, &error) == PACKBUF_OK;
-      if (equal) tap_note("round %u: %llu and %llu bytes, %u fragments of %u rows", round, (unsigned long long)made.size, (unsigned long long)complete.size, count, (unsigned)w.rows);
+      if (equal)
+        tap_note("round %u: %llu and %llu bytes, %u fragments of %u rows", round, (unsigned long long)made.size,
+                 (unsigned long long)complete.size, count, (unsigned)w.rows);
       equal = 0;
     }
     if (!same) {
@@ -648,7 +723,8 @@ static void widening(void) {
                {"\"x\"", "b\"x\"", "\"codec\":\"msgpack_ragged\""},
                {"[1, 2]", "[0.5]", "\"codec\":\"typed_ragged\",\"dtype\":\"float64\""},
                {"[1, 2]", "\"x\"", "\"codec\":\"json_ragged\""},
-               {"tensor:int64(2)", "tensor:int64(1,2)", "\"codec\":\"ragged_tensor\",\"dtype\":\"int64\",\"form\":\"tensor\",\"rank\":2"},
+               {"tensor:int64(2)", "tensor:int64(1,2)",
+                "\"codec\":\"ragged_tensor\",\"dtype\":\"int64\",\"form\":\"tensor\",\"rank\":2"},
                {"tensor:int64(2)", "tensor:int32(2)", "\"codec\":\"msgpack_ragged\""},
                {"tensor:int64(2)", "[1]", "\"codec\":\"msgpack_ragged\""},
                {"scalar:float32", "2.5", "\"codec\":\"msgpack_ragged\""},
@@ -669,18 +745,23 @@ static void widening(void) {
     packbuf_status strict;
     snprintf(a, sizeof a, "[{\"c\": %s, \"id\": 1}, {\"c\": None, \"id\": 2}]", cases[i].a);
     snprintf(b, sizeof b, "[{\"c\": %s, \"id\": 3}]", cases[i].b);
-    snprintf(both, sizeof both, "[{\"c\": %s, \"id\": 1}, {\"c\": None, \"id\": 2}, {\"c\": %s, \"id\": 3}]", cases[i].a, cases[i].b);
+    snprintf(both, sizeof both, "[{\"c\": %s, \"id\": 1}, {\"c\": None, \"id\": 2}, {\"c\": %s, \"id\": 3}]",
+             cases[i].a, cases[i].b);
     parts[0] = pack_rows(a, NULL, 0), parts[1] = pack_rows(b, NULL, 0), together = pack_rows(both, NULL, 0);
     views[0] = parts[0].view, views[1] = parts[1].view;
     strict = packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error);
-    if (strict != PACKBUF_OK) tap_ok(strict == PACKBUF_SCHEMA_MISMATCH && error.path[0] == 'c' && error.fragment == 1, "%s and %s: refused when strict", cases[i].a, cases[i].b);
+    if (strict != PACKBUF_OK)
+      tap_ok(strict == PACKBUF_SCHEMA_MISMATCH && error.path[0] == 'c' && error.fragment == 1,
+             "%s and %s: refused when strict", cases[i].a, cases[i].b);
     made.data = NULL, made.size = 0;
-    if (!tap_ok(is(packbuf_concat(views, 2, PACKBUF_WIDEN, &arena, NULL, &batch, &error), PACKBUF_OK) && is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK), "%s and %s widen",
-                cases[i].a, cases[i].b))
+    if (!tap_ok(is(packbuf_concat(views, 2, PACKBUF_WIDEN, &arena, NULL, &batch, &error), PACKBUF_OK) &&
+                    is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK),
+                "%s and %s widen", cases[i].a, cases[i].b))
       continue;
     open_buffer(&made);
     text = schema_of(&made.view);
-    if (!tap_ok(strstr(text, cases[i].line) && same_rows(&together.view, NULL, &made.view) && made.size == together.size && memcmp(made.data, together.data, (size_t)made.size) == 0,
+    if (!tap_ok(strstr(text, cases[i].line) && same_rows(&together.view, NULL, &made.view) &&
+                    made.size == together.size && memcmp(made.data, together.data, (size_t)made.size) == 0,
                 "%s and %s: the bytes of the whole, %s", cases[i].a, cases[i].b, cases[i].line))
       printf("%s", text);
   }
@@ -696,9 +777,11 @@ static void kept(void) {
   packbuf_batch batch;
   buffer parts[2], made;
   memset(schemas, 0, sizeof schemas);
-  schemas[0].path = "when", schemas[0].dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), schemas[0].logical_type = 1, schemas[0].parameter = "ms";
+  schemas[0].path = "when", schemas[0].dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), schemas[0].logical_type = 1,
+  schemas[0].parameter = "ms";
   schemas[1].path = "m.j", schemas[1].codec = PACKBUF_CODEC_JSON_RAGGED;
-  schemas[2].path = "m.s", schemas[2].dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 8), schemas[2].logical_type = 1, schemas[2].parameter = "D";
+  schemas[2].path = "m.s", schemas[2].dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 8), schemas[2].logical_type = 1,
+  schemas[2].parameter = "D";
   options.schemas = schemas, options.schema_count = 3;
   for (int f = 0; f < 2; f++) {
     for (int i = 0; i < 2; i++) {
@@ -716,7 +799,9 @@ static void kept(void) {
     packed(&batch, &parts[f]);
     views[f] = parts[f].view;
   }
-  tap_ok(is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_OK) && is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK), "columns of a caller's schema concatenate");
+  tap_ok(is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_OK) &&
+             is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK),
+         "columns of a caller's schema concatenate");
   open_buffer(&made);
   tap_ok(strcmp(schema_of(&made.view), schema_of(&views[0])) == 0, "and keep codec, dtype, logical type and parameter");
   tap_ok(made.view.metadata_count == 1, "and metadata of a nested node");
@@ -727,18 +812,23 @@ static void kept(void) {
   packbuf_add_metadata(&batch, NULL, "k", "2", &error);
   packed(&batch, &parts[1]);
   views[0] = parts[0].view, views[1] = parts[1].view;
-  tap_ok(is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_SCHEMA_MISMATCH) && about("k", 1), "metadata that differ");
-  tap_ok(is(packbuf_concat(views, 2, PACKBUF_FIRST_VALUE, &arena, NULL, &batch, &error), PACKBUF_OK), "of which PACKBUF_FIRST_VALUE takes the first");
+  tap_ok(is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_SCHEMA_MISMATCH) && about("k", 1),
+         "metadata that differ");
+  tap_ok(is(packbuf_concat(views, 2, PACKBUF_FIRST_VALUE, &arena, NULL, &batch, &error), PACKBUF_OK),
+         "of which PACKBUF_FIRST_VALUE takes the first");
 }
 
 /* Ragged columns whose cells have ranks of their own, null cells, and no cell at all. */
 static void ragged(void) {
   static const char *const cases[][3] = {
-      {"[{\"c\": tensor:int8(2,2)}, {\"c\": tensor:int8(3)}]", "[{\"c\": tensor:int8()}, {\"c\": None}, {\"c\": tensor:int8(1,3)}]",
+      {"[{\"c\": tensor:int8(2,2)}, {\"c\": tensor:int8(3)}]",
+       "[{\"c\": tensor:int8()}, {\"c\": None}, {\"c\": tensor:int8(1,3)}]",
        "[{\"c\": tensor:int8(2,2)}, {\"c\": tensor:int8(3)}, {\"c\": tensor:int8()}, {\"c\": None}, {\"c\": tensor:int8(1,3)}]"},
-      {"[{\"c\": array:float16(0)}]", "[{\"c\": array:float16(3)}, {\"c\": Missing}]", "[{\"c\": array:float16(0)}, {\"c\": array:float16(3)}, {\"c\": Missing}]"},
+      {"[{\"c\": array:float16(0)}]", "[{\"c\": array:float16(3)}, {\"c\": Missing}]",
+       "[{\"c\": array:float16(0)}, {\"c\": array:float16(3)}, {\"c\": Missing}]"},
       {"[{\"c\": [1, 2]}]", "[{\"c\": [[3], [4]]}, {\"c\": [5]}]", NULL},
-      {"[{\"c\": [[1, 2]]}, {\"c\": [7]}]", "[{\"c\": [[3], [4]]}, {\"c\": [5]}]", "[{\"c\": [[1, 2]]}, {\"c\": [7]}, {\"c\": [[3], [4]]}, {\"c\": [5]}]"},
+      {"[{\"c\": [[1, 2]]}, {\"c\": [7]}]", "[{\"c\": [[3], [4]]}, {\"c\": [5]}]",
+       "[{\"c\": [[1, 2]]}, {\"c\": [7]}, {\"c\": [[3], [4]]}, {\"c\": [5]}]"},
       {"[{\"c\": b\"x\"}]", "[{\"c\": b\"\"}, {\"c\": None}]", "[{\"c\": b\"x\"}, {\"c\": b\"\"}, {\"c\": None}]"}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     buffer a = pack_rows(cases[i][0], NULL, 0), b = pack_rows(cases[i][1], NULL, 0), want, made;
@@ -753,8 +843,8 @@ static void ragged(void) {
     }
     want = pack_rows(cases[i][2], NULL, 0);
     made.data = NULL, made.size = 0;
-    tap_ok(is(status, PACKBUF_OK) && is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK) && made.size == want.size &&
-               memcmp(made.data, want.data, (size_t)want.size) == 0,
+    tap_ok(is(status, PACKBUF_OK) && is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK) &&
+               made.size == want.size && memcmp(made.data, want.data, (size_t)want.size) == 0,
            "ragged cells: the bytes of the whole, %s", cases[i][2]);
   }
 }
@@ -775,11 +865,13 @@ static void dense_ranks(void) {
   fclose(file);
   open_buffer(&b);
   views[0] = views[1] = b.view;
-  good = is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_OK) && is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK);
+  good = is(packbuf_concat(views, 2, 0, &arena, NULL, &batch, &error), PACKBUF_OK) &&
+         is(packbuf_pack(&batch, &made.data, &made.size, &error), PACKBUF_OK);
   if (good) open_buffer(&made);
   for (uint64_t row = 0; good && row < made.view.rows; row++) {
     packbuf_value was, now;
-    good = is(packbuf_read_row(&b.view, row % b.view.rows, &arena, &was, &error), PACKBUF_OK) && is(packbuf_read_row(&made.view, row, &arena, &now, &error), PACKBUF_OK) && packbuf_equal(&was, &now);
+    good = is(packbuf_read_row(&b.view, row % b.view.rows, &arena, &was, &error), PACKBUF_OK) &&
+           is(packbuf_read_row(&made.view, row, &arena, &now, &error), PACKBUF_OK) && packbuf_equal(&was, &now);
   }
   tap_ok(good && made.view.rows == 2 * b.view.rows, "dense columns of every rank");
 }
@@ -792,12 +884,17 @@ static void no_memory(void) {
   packbuf_view views[3];
   unsigned long fail_at = 0;
   int good = 1, ended = 0;
-  b[0] = pack_rows("[{\"x\": 1, \"m\": {\"k\": \"a\"}, \"t\": tensor:int8(2)}, {\"x\": 2, \"m\": None, \"t\": tensor:int8(1)}]", "{\"step\": 7}", 9);
+  b[0] = pack_rows(
+      "[{\"x\": 1, \"m\": {\"k\": \"a\"}, \"t\": tensor:int8(2)}, {\"x\": 2, \"m\": None, \"t\": tensor:int8(1)}]",
+      "{\"step\": 7}", 9);
   b[1] = pack_rows("[{\"x\": 3, \"m\": {\"k\": \"c\"}, \"t\": tensor:int8(3)}]", "{\"step\": 7}", 9);
   b[2] = pack_rows("[{\"r\": 0.5, \"s\": \"\"}, {\"r\": 0.25, \"s\": \"x\"}, {\"r\": 2.5, \"s\": None}]", NULL, 9);
-  list[0] = fragment_of(&b[0], "0", PACKBUF_APPENDS_ROWS, 0), list[1] = fragment_of(&b[1], "1", PACKBUF_APPENDS_ROWS, 2), list[2] = fragment_of(&b[2], "2", PACKBUF_APPENDS_FIELDS, 0);
+  list[0] = fragment_of(&b[0], "0", PACKBUF_APPENDS_ROWS, 0),
+  list[1] = fragment_of(&b[1], "1", PACKBUF_APPENDS_ROWS, 2),
+  list[2] = fragment_of(&b[2], "2", PACKBUF_APPENDS_FIELDS, 0);
   for (int i = 0; i < 3; i++) views[i] = b[i].view;
-  for (uint64_t limit = 0; !ended && limit < 200000; limit += limit < 4000 ? 24 : 500) { /* the arena's limit fails each allocation, also within a block */
+  for (uint64_t limit = 0; !ended && limit < 200000;
+       limit += limit < 4000 ? 24 : 500) { /* the arena's limit fails each allocation, also within a block */
     packbuf_arena local;
     packbuf_batch batch, manifest;
     packbuf_view opened;
@@ -853,12 +950,14 @@ static void join_limits(void) {
     static const char *const cells[] = {"\"t\"", "[1, 2]", "{\"a\": 1}"};
     char text[1200] = "[";
     buffer b;
-    for (unsigned i = 0; i < 25; i++) snprintf(text + strlen(text), sizeof text - strlen(text), "%s{\"c\": %s}", i ? ", " : "", cells[ragged_numbers]);
+    for (unsigned i = 0; i < 25; i++)
+      snprintf(text + strlen(text), sizeof text - strlen(text), "%s{\"c\": %s}", i ? ", " : "", cells[ragged_numbers]);
     strcat(text, "]");
     b = pack_rows(text, NULL, 0);
     views[0] = views[1] = b.view;
     views[0].limits.decoded_bytes = 50 * 4;
-    tap_ok(is(packbuf_join_init(&join, NULL, views, 2, 0, &arena, &error), PACKBUF_OK) && is(packbuf_join_read_rows(&join, 0, 50, &arena, rows, &error), PACKBUF_LIMIT) &&
+    tap_ok(is(packbuf_join_init(&join, NULL, views, 2, 0, &arena, &error), PACKBUF_OK) &&
+               is(packbuf_join_read_rows(&join, 0, 50, &arena, rows, &error), PACKBUF_LIMIT) &&
                is(packbuf_join_batch(&join, &arena, NULL, &batch, &error), PACKBUF_LIMIT),
            "rows of %s keep to the limit of decoded bytes", cells[ragged_numbers]);
   }
@@ -936,7 +1035,8 @@ static void spoil(uint8_t *data, size_t size) {
 }
 
 /* All that can be done with some views; whether it works is no matter. Returns 1 when it did. */
-static int use_all(const packbuf_view *views, unsigned count, const packbuf_view *manifest, uint8_t *meanwhile, size_t size) {
+static int use_all(const packbuf_view *views, unsigned count, const packbuf_view *manifest, uint8_t *meanwhile,
+                   size_t size) {
   packbuf_arena local;
   packbuf_join join;
   packbuf_batch batch;
@@ -978,8 +1078,10 @@ static void strangers(void) {
   random_state = 77;
   do random_whole(&w, 1);
   while (w.rows < 6);
-  made[0] = slice(&w, 0, 4, 0x1FE, 1), made[1] = slice(&w, 4, w.rows - 4, 0x1FE, 1), made[2] = slice(&w, 0, w.rows, 1, 1);
-  list[0] = fragment_of(&made[0], "a", PACKBUF_APPENDS_ROWS, 0), list[1] = fragment_of(&made[1], "b", PACKBUF_APPENDS_ROWS, 4);
+  made[0] = slice(&w, 0, 4, 0x1FE, 1), made[1] = slice(&w, 4, w.rows - 4, 0x1FE, 1),
+  made[2] = slice(&w, 0, w.rows, 1, 1);
+  list[0] = fragment_of(&made[0], "a", PACKBUF_APPENDS_ROWS, 0),
+  list[1] = fragment_of(&made[1], "b", PACKBUF_APPENDS_ROWS, 4);
   list[2] = fragment_of(&made[2], "c", PACKBUF_APPENDS_FIELDS, 0);
   made[3] = manifest_of(NULL, list, 3);
   for (unsigned round = 0; round < 6000; round++) {
@@ -998,10 +1100,14 @@ static void strangers(void) {
       good &= packbuf_open(&views[i], copies[i], made[i].size, 0, NULL, &error) == PACKBUF_OK;
     }
     opened += (unsigned)good;
-    if (good) worked += (unsigned)use_all(views, with_manifest ? 3 : 2, with_manifest ? &views[3] : NULL, later ? copies[which] : NULL, (size_t)made[which].size);
+    if (good)
+      worked += (unsigned)use_all(views, with_manifest ? 3 : 2, with_manifest ? &views[3] : NULL,
+                                  later ? copies[which] : NULL, (size_t)made[which].size);
     for (unsigned i = 0; i < 4; i++) free(copies[i]);
   }
-  tap_ok(opened > 1000 && worked > 100, "spoilt fragments and manifests, before and after they are joined: %u opened, %u went through", opened, worked);
+  tap_ok(opened > 1000 && worked > 100,
+         "spoilt fragments and manifests, before and after they are joined: %u opened, %u went through", opened,
+         worked);
 }
 
 int main(void) {

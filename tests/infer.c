@@ -273,7 +273,8 @@ static void test_errors(void) {
   fails("[{\"a\":1},{\"a\":1,\"b\":2,\"a\":3}]", PACKBUF_INVALID_ARGUMENT, 1, PACKBUF_NOWHERE, "r");
   fails("[{\"p\":[5,{\"a\":1,\"b\":2,\"a\":3}]}]", PACKBUF_INVALID_ARGUMENT, 0, PACKBUF_NOWHERE, "r.p");
   fails("[1,{1:0,1:0}]", PACKBUF_INVALID_ARGUMENT, 1, PACKBUF_NOWHERE, "r");
-  fails("[1,{18446744073709551616:0,None:0,18446744073709551616:0}]", PACKBUF_INVALID_ARGUMENT, 1, PACKBUF_NOWHERE, "r");
+  fails("[1,{18446744073709551616:0,None:0,18446744073709551616:0}]", PACKBUF_INVALID_ARGUMENT, 1, PACKBUF_NOWHERE,
+        "r");
   fails("[[None],[None,Missing]]", PACKBUF_INVALID_ARGUMENT, 1, PACKBUF_NOWHERE, "r");
   fails("[1,{\"a\":Missing}]", PACKBUF_INVALID_ARGUMENT, 1, PACKBUF_NOWHERE, "r");
   is("[{1:0,1.0:0,True:0}]", "r msgpack_ragged");

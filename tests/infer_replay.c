@@ -161,13 +161,15 @@ static const replay_case leaf_cases[] = {
 
 static const replay_case structure_cases[] = {
     {"14 flat", "[\"a\",\"b\",\"c\"]", "r utf8_ragged", "r utf8_ragged"},
-    {"15 dict", "[{\"x\":1,\"y\":\"a\"},{\"x\":2,\"y\":\"b\"}]", "r{}, r.x ndarray int64, r.y utf8_ragged", "r{}, r.x ndarray int64, r.y utf8_ragged"},
+    {"15 dict", "[{\"x\":1,\"y\":\"a\"},{\"x\":2,\"y\":\"b\"}]", "r{}, r.x ndarray int64, r.y utf8_ragged",
+     "r{}, r.x ndarray int64, r.y utf8_ragged"},
     {"16 dict with none rows", "[{\"x\":1},None,{\"x\":3}]", "r{}, r.x ndarray int64", "r{}, r.x ndarray int64"},
     {"17 nested", "[{\"a\":{\"b\":1}}*2]", "r{}, r.a{}, r.a.b ndarray int64", "r{}, r.a{}, r.a.b ndarray int64"},
     {"18 list", "[[{\"k\":1}],[{\"k\":2}]]", "r[], r[0]{}, r[0].k ndarray int64", "r[], r[0]{}, r[0].k ndarray int64"},
-    {"19 list with none items", "[[{\"k\":1},None],[{\"k\":2},None]]", "r[], r[0]{}, r[0].k ndarray int64, r[1] rejected",
-     "r[], r[0]{}, r[0].k ndarray int64, r[1] null"},
-    {"20 missing key and null value", "[{\"x\":None},{\"y\":2},None]", "r{}, r.x rejected, r.y ndarray int64", "r{}, r.x null, r.y ndarray int64"},
+    {"19 list with none items", "[[{\"k\":1},None],[{\"k\":2},None]]",
+     "r[], r[0]{}, r[0].k ndarray int64, r[1] rejected", "r[], r[0]{}, r[0].k ndarray int64, r[1] null"},
+    {"20 missing key and null value", "[{\"x\":None},{\"y\":2},None]", "r{}, r.x rejected, r.y ndarray int64",
+     "r{}, r.x null, r.y ndarray int64"},
     {"21 escapes", "[{\"simple\":1,\"a.b\":1,\"a[0]\":1,\"a\\\\b\":1}]",
      "r{}, r.simple ndarray int64, r.a\\.b ndarray int64, r.a\\[0] ndarray int64, r.a\\\\b ndarray int64",
      "r{}, r.simple ndarray int64, r.a\\.b ndarray int64, r.a\\[0] ndarray int64, r.a\\\\b ndarray int64"},
@@ -176,9 +178,12 @@ static const replay_case structure_cases[] = {
      "DEPTH at r.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a"},
     {"24 dict of tensors",
      "[{\"tokens\":tensor:int64(2),\"score\":1.0},{\"tokens\":tensor:int64(1),\"score\":2.0},{\"tokens\":tensor:int64(3),\"score\":None}]",
-     "r{}, r.tokens ragged_tensor int64, r.score ndarray float64", "r{}, r.tokens ragged_tensor int64, r.score ndarray float64"},
-    {"25 dict of tensors, missing keys", "[{\"tokens\":tensor:int64(2),\"label\":None},None,{\"label\":3},{\"tokens\":None,\"label\":4}]",
-     "r{}, r.tokens ragged_tensor int64, r.label ndarray int64", "r{}, r.tokens ragged_tensor int64, r.label ndarray int64"},
+     "r{}, r.tokens ragged_tensor int64, r.score ndarray float64",
+     "r{}, r.tokens ragged_tensor int64, r.score ndarray float64"},
+    {"25 dict of tensors, missing keys",
+     "[{\"tokens\":tensor:int64(2),\"label\":None},None,{\"label\":3},{\"tokens\":None,\"label\":4}]",
+     "r{}, r.tokens ragged_tensor int64, r.label ndarray int64",
+     "r{}, r.tokens ragged_tensor int64, r.label ndarray int64"},
 };
 
 static void replay_cases(void) {

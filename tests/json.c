@@ -1,11 +1,13 @@
-/* JSON cells (section 11 of the spec): the parser, the checker, the writer. Whatever is parsed is checked too: both must say the same. */
+/* JSON cells (section 11 of the spec): the parser, the checker, the writer. Whatever is parsed is checked too: both
+ * must say the same. */
 #include "internals.h"
 #include "tap.h"
 
 #define JSON_MAX 1200000
 static char big[JSON_MAX];
 
-/* Parses `size` bytes in an allocation of that size, checks them, and compares the two answers. The value lives until the next call. */
+/* Parses `size` bytes in an allocation of that size, checks them, and compares the two answers. The value lives until
+ * the next call. */
 static packbuf_arena arena;
 static char *kept;
 
@@ -22,8 +24,9 @@ static packbuf_status parse(const char *text, size_t size, unsigned depth, packb
     check = packbuf_i_json_check((const uint8_t *)kept, size, depth, 0, &checked);
     *offset = status ? error.offset : 0;
     if (check == PACKBUF_LIMIT) return status; /* without memory it may give up */
-    if (status != check || (status && (error.code != status || error.offset != checked.offset || strcmp(error.message, checked.message) != 0)))
-        return (packbuf_status)-1;
+    if (status != check || (status && (error.code != status || error.offset != checked.offset ||
+                                       strcmp(error.message, checked.message) != 0)))
+      return (packbuf_status)-1;
     if (status && packbuf_json_parse(kept, size, depth, &arena, value, NULL) != status) return (packbuf_status)-2;
     return status;
 }
@@ -33,7 +36,8 @@ static void bad(const char *text, packbuf_status expected, uint64_t at)
     packbuf_value value;
     uint64_t offset;
     packbuf_status status = parse(text, strlen(text), 0, &value, &offset);
-    tap_ok(status == expected && offset == at, "%s at %d: %s", packbuf_status_name(expected), (int)at, strchr(text, '\n') ? "(lines)" : text);
+    tap_ok(status == expected && offset == at, "%s at %d: %s", packbuf_status_name(expected), (int)at,
+           strchr(text, '\n') ? "(lines)" : text);
     if (status != expected || offset != at) tap_note("got %s at %d", packbuf_status_name(status), (int)offset);
 }
 
@@ -48,7 +52,8 @@ static void good(const char *text, const char *canonical)
     size_t size = 0, measured = 0;
     int right;
     status = parse(text, strlen(text), 0, &value, &offset);
-    right = !status && !packbuf_json_write(&value, NULL, 0, &measured, NULL) && !packbuf_json_write(&value, out, sizeof out, &size, NULL);
+    right = !status && !packbuf_json_write(&value, NULL, 0, &measured, NULL) &&
+            !packbuf_json_write(&value, out, sizeof out, &size, NULL);
     right = right && size == measured && size == strlen(canonical) && memcmp(out, canonical, size) == 0;
     packbuf_arena_init(&other, NULL);
     right = right && !packbuf_json_parse(out, size, 0, &other, &again, NULL) && packbuf_equal(&value, &again);
@@ -66,48 +71,73 @@ static double from_bits(uint64_t bits)
 
 static void test_numbers(void)
 {
-    static const char *const same[] = {"0", "-1", "9223372036854775807", "-9223372036854775808", "9223372036854775808", "18446744073709551615",
-                                       "18446744073709551616", "-9223372036854775809", "123456789012345678901234567890123456789012345678901234567890",
-                                       "1.0", "-0.0", "0.1", "1e+16", "1e-07", "1.7976931348623157e+308", "5e-324", "NaN", "Infinity", "-Infinity",
-                                       "123456789012345678", "-999999999999999999", "1000000000000000000"};
-    packbuf_value value;
-    uint64_t offset;
-    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) good(same[i], same[i]);
-    good("-0", "0");
-    good("1e0", "1.0");
-    good("1E5", "100000.0");
-    good("1.50", "1.5");
-    good("-0e0", "-0.0");
-    good("1e-400", "0.0");
-    good("0.000000000000000000000000000000000000001e+40", "10.0");
-    bad("1e400", PACKBUF_BAD_JSON, 0);
-    bad("[-1e400]", PACKBUF_BAD_JSON, 1);
-    bad("[1,2E+999]", PACKBUF_BAD_JSON, 3);
-    tap_ok(!parse("-9223372036854775808", 20, 0, &value, &offset) && value.kind == PACKBUF_INT && value.as.i == INT64_MIN, "int64 has its own kind");
-    tap_ok(!parse("9223372036854775808", 19, 0, &value, &offset) && value.kind == PACKBUF_UINT && value.as.u == (uint64_t)1 << 63, "and uint64");
-    tap_ok(!parse("18446744073709551616", 20, 0, &value, &offset) && value.kind == PACKBUF_BIGINT && value.as.text.data == kept, "and beyond");
-    tap_ok(!parse("NaN", 3, 0, &value, &offset) && value.kind == PACKBUF_FLOAT && packbuf_i_double_bits(&value.as.f) == 0x7FF8000000000000u, "NaN is the quiet one");
-    memset(big, '9', 400);
-    memcpy(big + 400, ".5", 3);
-    bad(big, PACKBUF_BAD_JSON, 0);
-    bad("", PACKBUF_BAD_JSON, 0);
-    bad("  ", PACKBUF_BAD_JSON, 2);
-    bad("-", PACKBUF_BAD_JSON, 1);
-    bad("-x", PACKBUF_BAD_JSON, 1);
-    bad("+1", PACKBUF_BAD_JSON, 0);
-    bad(".5", PACKBUF_BAD_JSON, 0);
-    bad("01", PACKBUF_BAD_JSON, 1);
-    bad("-01", PACKBUF_BAD_JSON, 2);
-    bad("1.", PACKBUF_BAD_JSON, 2);
-    bad("1.x", PACKBUF_BAD_JSON, 2);
-    bad("1.e1", PACKBUF_BAD_JSON, 2);
-    bad("1e", PACKBUF_BAD_JSON, 2);
-    bad("1e+", PACKBUF_BAD_JSON, 3);
-    bad("1e+x", PACKBUF_BAD_JSON, 3);
-    bad("1x", PACKBUF_BAD_JSON, 1);
-    bad("1 2", PACKBUF_BAD_JSON, 2);
-    bad("0x10", PACKBUF_BAD_JSON, 1);
-    bad("1_000", PACKBUF_BAD_JSON, 1);
+  static const char *const same[] = {"0",
+                                     "-1",
+                                     "9223372036854775807",
+                                     "-9223372036854775808",
+                                     "9223372036854775808",
+                                     "18446744073709551615",
+                                     "18446744073709551616",
+                                     "-9223372036854775809",
+                                     "123456789012345678901234567890123456789012345678901234567890",
+                                     "1.0",
+                                     "-0.0",
+                                     "0.1",
+                                     "1e+16",
+                                     "1e-07",
+                                     "1.7976931348623157e+308",
+                                     "5e-324",
+                                     "NaN",
+                                     "Infinity",
+                                     "-Infinity",
+                                     "123456789012345678",
+                                     "-999999999999999999",
+                                     "1000000000000000000"};
+  packbuf_value value;
+  uint64_t offset;
+  for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) good(same[i], same[i]);
+  good("-0", "0");
+  good("1e0", "1.0");
+  good("1E5", "100000.0");
+  good("1.50", "1.5");
+  good("-0e0", "-0.0");
+  good("1e-400", "0.0");
+  good("0.000000000000000000000000000000000000001e+40", "10.0");
+  bad("1e400", PACKBUF_BAD_JSON, 0);
+  bad("[-1e400]", PACKBUF_BAD_JSON, 1);
+  bad("[1,2E+999]", PACKBUF_BAD_JSON, 3);
+  tap_ok(!parse("-9223372036854775808", 20, 0, &value, &offset) && value.kind == PACKBUF_INT && value.as.i == INT64_MIN,
+         "int64 has its own kind");
+  tap_ok(!parse("9223372036854775808", 19, 0, &value, &offset) && value.kind == PACKBUF_UINT &&
+             value.as.u == (uint64_t)1 << 63,
+         "and uint64");
+  tap_ok(!parse("18446744073709551616", 20, 0, &value, &offset) && value.kind == PACKBUF_BIGINT &&
+             value.as.text.data == kept,
+         "and beyond");
+  tap_ok(!parse("NaN", 3, 0, &value, &offset) && value.kind == PACKBUF_FLOAT &&
+             packbuf_i_double_bits(&value.as.f) == 0x7FF8000000000000u,
+         "NaN is the quiet one");
+  memset(big, '9', 400);
+  memcpy(big + 400, ".5", 3);
+  bad(big, PACKBUF_BAD_JSON, 0);
+  bad("", PACKBUF_BAD_JSON, 0);
+  bad("  ", PACKBUF_BAD_JSON, 2);
+  bad("-", PACKBUF_BAD_JSON, 1);
+  bad("-x", PACKBUF_BAD_JSON, 1);
+  bad("+1", PACKBUF_BAD_JSON, 0);
+  bad(".5", PACKBUF_BAD_JSON, 0);
+  bad("01", PACKBUF_BAD_JSON, 1);
+  bad("-01", PACKBUF_BAD_JSON, 2);
+  bad("1.", PACKBUF_BAD_JSON, 2);
+  bad("1.x", PACKBUF_BAD_JSON, 2);
+  bad("1.e1", PACKBUF_BAD_JSON, 2);
+  bad("1e", PACKBUF_BAD_JSON, 2);
+  bad("1e+", PACKBUF_BAD_JSON, 3);
+  bad("1e+x", PACKBUF_BAD_JSON, 3);
+  bad("1x", PACKBUF_BAD_JSON, 1);
+  bad("1 2", PACKBUF_BAD_JSON, 2);
+  bad("0x10", PACKBUF_BAD_JSON, 1);
+  bad("1_000", PACKBUF_BAD_JSON, 1);
 }
 
 static void test_literals(void)
@@ -136,12 +166,17 @@ static void test_strings(void)
     uint64_t offset;
     good("\"\"", "\"\"");
     good("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\\"\\\\/\\b\\f\\n\\r\\t\"");
-    good("\"\\u0000\\u001f\\u007f\\u0080\\u07ff\\u0800\\uFFFF\"", "\"\\u0000\\u001f\x7f\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF\"");
+    good("\"\\u0000\\u001f\\u007f\\u0080\\u07ff\\u0800\\uFFFF\"",
+         "\"\\u0000\\u001f\x7f\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF\"");
     good("\"\\ud83d\\uDE00\\uD800\\uDC00\\udbff\\udfff\"", "\"\xF0\x9F\x98\x80\xF0\x90\x80\x80\xF4\x8F\xBF\xBF\"");
-    good("\"caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80 and more than eight bytes\"", "\"caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80 and more than eight bytes\"");
-    tap_ok(!parse("\"abc\"", 5, 0, &value, &offset) && value.as.text.data == kept + 1 && value.as.text.size == 3, "a string without escapes lies in the text");
+    good("\"caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80 and more than eight bytes\"",
+         "\"caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80 and more than eight bytes\"");
+    tap_ok(!parse("\"abc\"", 5, 0, &value, &offset) && value.as.text.data == kept + 1 && value.as.text.size == 3,
+           "a string without escapes lies in the text");
     tap_ok(!parse("\"a\0b\"", 5, 0, &value, &offset) ? 0 : offset == 2, "a NUL byte is a control character");
-    tap_ok(!parse("\"a\\u0000b\"", 10, 0, &value, &offset) && value.as.text.size == 3 && !memcmp(value.as.text.data, "a\0b", 3), "its escape is none");
+    tap_ok(!parse("\"a\\u0000b\"", 10, 0, &value, &offset) && value.as.text.size == 3 &&
+               !memcmp(value.as.text.data, "a\0b", 3),
+           "its escape is none");
     bad("\"", PACKBUF_BAD_JSON, 1);
     bad("\"abcdefghijkl", PACKBUF_BAD_JSON, 13);
     bad("\"abcdefghi\njkl\"", PACKBUF_BAD_JSON, 10);
@@ -203,8 +238,10 @@ static void test_containers(void)
 static void test_cells(void)
 {
     packbuf_error error;
-    tap_ok(packbuf_i_json_check((const uint8_t *)" null", 5, 0, 1, &error) == PACKBUF_BAD_JSON && error.offset == 1, "a cell is not null");
-    tap_ok(packbuf_i_json_check((const uint8_t *)" null x", 7, 0, 1, &error) == PACKBUF_BAD_JSON && error.offset == 6, "but what follows is wrong first");
+    tap_ok(packbuf_i_json_check((const uint8_t *)" null", 5, 0, 1, &error) == PACKBUF_BAD_JSON && error.offset == 1,
+           "a cell is not null");
+    tap_ok(packbuf_i_json_check((const uint8_t *)" null x", 7, 0, 1, &error) == PACKBUF_BAD_JSON && error.offset == 6,
+           "but what follows is wrong first");
     tap_ok(packbuf_i_json_check((const uint8_t *)"[null]", 6, 0, 1, &error) == PACKBUF_OK, "nulls within are fine");
     tap_ok(packbuf_i_json_check(NULL, 0, 0, 1, NULL) == PACKBUF_BAD_JSON, "no bytes at all");
 }
@@ -226,21 +263,25 @@ static void test_depth(void)
     tap_ok(packbuf_json_write(&value, NULL, 0, &size, NULL) == PACKBUF_DEPTH, "but not written");
     for (size_t i = 0; i < 513; i++) memcpy(big + 5 * i, "{\"a\":", 5);
     tap_ok(parse(big, 5 * 513, 0, &value, &offset) == PACKBUF_DEPTH && offset == 5 * 512, "513 objects are not read");
-    tap_ok(parse("[[1]]", 5, 1, &value, &offset) == PACKBUF_DEPTH && offset == 1 && parse("[1]", 3, 1, &value, &offset) == PACKBUF_OK &&
-               parse("7", 1, 1, &value, &offset) == PACKBUF_OK,
+    tap_ok(parse("[[1]]", 5, 1, &value, &offset) == PACKBUF_DEPTH && offset == 1 &&
+               parse("[1]", 3, 1, &value, &offset) == PACKBUF_OK && parse("7", 1, 1, &value, &offset) == PACKBUF_OK,
            "a limit of 1");
     memset(big, '[', JSON_MAX);
-    tap_ok(parse(big, JSON_MAX, UINT32_MAX, &value, &offset) == PACKBUF_DEPTH && offset == 4096, "no limit goes beyond 4096");
+    tap_ok(parse(big, JSON_MAX, UINT32_MAX, &value, &offset) == PACKBUF_DEPTH && offset == 4096,
+           "no limit goes beyond 4096");
     levels[0] = packbuf_int(1);
     for (size_t i = 1; i < 600; i++) levels[i] = packbuf_list(&levels[i - 1], 1);
     nested = levels[512];
-    tap_ok(packbuf_i_json_can(&nested, 512, NULL, NULL) == PACKBUF_OK && packbuf_i_json_can(&levels[513], 512, NULL, NULL) == PACKBUF_DEPTH, "the same for values");
+    tap_ok(packbuf_i_json_can(&nested, 512, NULL, NULL) == PACKBUF_OK &&
+               packbuf_i_json_can(&levels[513], 512, NULL, NULL) == PACKBUF_DEPTH,
+           "the same for values");
     free(levels);
 }
 
 /* ---- equal keys ---- */
 
-/* An object of `count` keys "kN", of which key `second` (when not 0) repeats key `first`. Returns the length; *at is where the repetition starts. */
+/* An object of `count` keys "kN", of which key `second` (when not 0) repeats key `first`. Returns the length; *at is
+ * where the repetition starts. */
 static size_t make_object(char *to, size_t count, size_t first, size_t second, int escaped, size_t *at)
 {
     size_t n = 0;
@@ -275,10 +316,12 @@ static void test_equal_keys(void)
     bad("{\"a\":1,\"b\":2, \"\\u0061\":3}", PACKBUF_BAD_JSON, 14);
     bad("{\"\":1,\"\":2}", PACKBUF_BAD_JSON, 6);
     bad("{\"\\ud83d\\ude00\":1,\"\xF0\x9F\x98\x80\":1}", PACKBUF_BAD_JSON, 18);
-    bad("{\"long key of more than eight bytes\":1,\"long key of m\\u006fre than eight bytes\":1}", PACKBUF_BAD_JSON, 39);
+    bad("{\"long key of more than eight bytes\":1,\"long key of m\\u006fre than eight bytes\":1}", PACKBUF_BAD_JSON,
+        39);
     bad("[{\"a\":{\"a\":1,\"b\":{\"a\":{}}},\"a\":1}]", PACKBUF_BAD_JSON, 27);
     good("{\"a\":{\"a\":1},\"b\":{\"a\":1}}", "{\"a\":{\"a\":1},\"b\":{\"a\":1}}");
-    good("{\"a\":1,\"A\":1,\"a \":1,\"a\\u0000\":1,\"\":1,\"\\u0000\":1}", "{\"a\":1,\"A\":1,\"a \":1,\"a\\u0000\":1,\"\":1,\"\\u0000\":1}");
+    good("{\"a\":1,\"A\":1,\"a \":1,\"a\\u0000\":1,\"\":1,\"\\u0000\":1}",
+         "{\"a\":1,\"A\":1,\"a \":1,\"a\\u0000\":1,\"\":1,\"\\u0000\":1}");
     for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
         size_t n = counts[c], at = 0, size = make_object(big, n, 0, 0, 0, &at);
         size_t seconds[4];
@@ -291,7 +334,8 @@ static void test_equal_keys(void)
             if (!seconds[s]) continue;
             size = make_object(big, n, first, seconds[s], s == 1, &at);
             right &= parse(big, size, 0, &value, &offset) == PACKBUF_BAD_JSON && offset == at;
-            right &= parse(big, size - 1, 0, &value, &offset) == PACKBUF_BAD_JSON && offset == at; /* cut off: the equal key is the first error */
+            right &= parse(big, size - 1, 0, &value, &offset) == PACKBUF_BAD_JSON &&
+                     offset == at; /* cut off: the equal key is the first error */
         }
         if (!right) tap_note("%d keys", (int)n);
     }
@@ -319,10 +363,14 @@ static void test_evicted_keys(void)
     inner = n;
     n += make_object(big + n, 9000, 0, 0, 0, &at);
     for (int level = 0; level < 20; level++) big[n++] = '}';
-    tap_ok(parse(big, n, 0, &value, &offset) == PACKBUF_OK && packbuf_i_json_check((const uint8_t *)big, n, 0, 0, NULL) == PACKBUF_OK, "nested objects with many keys");
+    tap_ok(parse(big, n, 0, &value, &offset) == PACKBUF_OK &&
+               packbuf_i_json_check((const uint8_t *)big, n, 0, 0, NULL) == PACKBUF_OK,
+           "nested objects with many keys");
     memcpy(big + n - 5, ",\"c\":1}}}}}", 11); /* a key after the large object, equal to one before it */
-    tap_ok(parse(big, n + 6, 0, &value, &offset) == PACKBUF_BAD_JSON && offset == n - 4, "an equal key after the large object");
-    tap_ok(packbuf_i_json_check((const uint8_t *)big, n + 6, 0, 0, &error) == PACKBUF_BAD_JSON && error.offset == n - 4, "is found without memory");
+    tap_ok(parse(big, n + 6, 0, &value, &offset) == PACKBUF_BAD_JSON && offset == n - 4,
+           "an equal key after the large object");
+    tap_ok(packbuf_i_json_check((const uint8_t *)big, n + 6, 0, 0, &error) == PACKBUF_BAD_JSON && error.offset == n - 4,
+           "is found without memory");
     big[n - 3] = 'y';
     tap_ok(parse(big, n + 6, 0, &value, &offset) == PACKBUF_OK, "another key is fine");
     big[n + 5] = ']';
@@ -330,7 +378,8 @@ static void test_evicted_keys(void)
     big[1 + 15 * 3 + 1] = 'a'; /* fourth key of the outermost object */
     tap_ok(parse(big, n + 6, 0, &value, &offset) == PACKBUF_BAD_JSON && offset == 1 + 15 * 3, "is behind an equal key");
     n = make_object(big, 90000, 0, 0, 0, &at);
-    tap_ok(packbuf_i_json_check((const uint8_t *)big, n, 0, 0, &error) == PACKBUF_OK, "90000 keys are checked without memory");
+    tap_ok(packbuf_i_json_check((const uint8_t *)big, n, 0, 0, &error) == PACKBUF_OK,
+           "90000 keys are checked without memory");
     for (n = 0, inner = 0; inner < 600; inner++) n += make_object(big + n, 170, 0, 0, 0, &at), big[n++] = ',';
     memmove(big + 1, big, n);
     big[0] = '[';
@@ -345,7 +394,8 @@ static void test_limit_of_keys(void)
     packbuf_value value;
     uint64_t offset;
     size_t at = 0, n = make_object(text, 300000, 0, 0, 0, &at);
-    tap_ok(packbuf_i_json_check((const uint8_t *)text, n, 0, 0, &error) == PACKBUF_LIMIT && error.offset == 0, "300000 keys are not");
+    tap_ok(packbuf_i_json_check((const uint8_t *)text, n, 0, 0, &error) == PACKBUF_LIMIT && error.offset == 0,
+           "300000 keys are not");
     tap_ok(parse(text, n, 0, &value, &offset) == PACKBUF_OK && value.as.dict.count == 300000, "but they are parsed");
     n = make_object(text, 300000, 5, 299999, 0, &at);
     tap_ok(parse(text, n, 0, &value, &offset) == PACKBUF_BAD_JSON && offset == at, "and equal ones found");
@@ -353,8 +403,9 @@ static void test_limit_of_keys(void)
 
 /* ---- every way to fail ---- */
 
-static const char rich[] = " {\"id\" : 1234567890123, \"text\":\"a\\\"b\\u00e9\\ud83d\\ude00 plain\", \"empty\":[], \"none\":{},\"list\":[1, -2.5e-3,true,false,null,NaN,"
-                           "-Infinity,Infinity,18446744073709551616],\"nested\":{\"a\":{\"b\":[[[\"x\"],[\"\"]]]}, \"c\":0.1}}";
+static const char rich[] =
+    " {\"id\" : 1234567890123, \"text\":\"a\\\"b\\u00e9\\ud83d\\ude00 plain\", \"empty\":[], \"none\":{},\"list\":[1, -2.5e-3,true,false,null,NaN,"
+    "-Infinity,Infinity,18446744073709551616],\"nested\":{\"a\":{\"b\":[[[\"x\"],[\"\"]]]}, \"c\":0.1}}";
 
 static void test_truncation(void)
 {
@@ -424,7 +475,8 @@ static void test_memory(void)
         m.fail_at = i;
         packbuf_arena_init(&a, &allocator);
         status = packbuf_json_parse(big, size, 0, &a, &value, &error);
-        right &= status == PACKBUF_OK || (status == PACKBUF_OUT_OF_MEMORY && error.code == status && error.offset == PACKBUF_NOWHERE);
+        right &= status == PACKBUF_OK ||
+                 (status == PACKBUF_OUT_OF_MEMORY && error.code == status && error.offset == PACKBUF_NOWHERE);
         if (status == PACKBUF_OK) right &= !packbuf_json_write(&value, NULL, 0, &written, NULL) && written == size;
         packbuf_arena_free(&a);
         right &= m.live == 0;
@@ -444,14 +496,16 @@ static void test_memory(void)
     tap_ok(right && status == PACKBUF_OK, "fixed arenas of 0 to 20000 bytes");
     packbuf_arena_init(&a, NULL);
     a.limit = 250;
-    tap_ok(packbuf_json_parse(rich, sizeof rich - 1, 0, &a, &value, NULL) == PACKBUF_OUT_OF_MEMORY, "the arena's limit holds");
+    tap_ok(packbuf_json_parse(rich, sizeof rich - 1, 0, &a, &value, NULL) == PACKBUF_OUT_OF_MEMORY,
+           "the arena's limit holds");
     packbuf_arena_free(&a);
     size = 0;
     big[size++] = '[';
     for (int k = 0; k < 50000; k++) memcpy(big + size, "1,", 2), size += 2;
     memcpy(big + size, "1]", 2);
     packbuf_arena_init(&a, NULL);
-    tap_ok(!packbuf_json_parse(big, size + 2, 0, &a, &value, NULL) && a.used <= 50001 * sizeof value + 16, "a list of 50001 numbers takes 24 bytes each");
+    tap_ok(!packbuf_json_parse(big, size + 2, 0, &a, &value, NULL) && a.used <= 50001 * sizeof value + 16,
+           "a list of 50001 numbers takes 24 bytes each");
     packbuf_arena_free(&a);
 }
 
@@ -462,7 +516,8 @@ static void can(packbuf_value value, packbuf_status expected, uint64_t offset, c
     packbuf_error error;
     size_t size;
     packbuf_status status = packbuf_json_write(&value, NULL, 0, &size, &error);
-    tap_ok(status == expected && packbuf_i_json_can(&value, 512, NULL, NULL) == expected && (!status || (error.code == status && error.offset == offset)),
+    tap_ok(status == expected && packbuf_i_json_can(&value, 512, NULL, NULL) == expected &&
+               (!status || (error.code == status && error.offset == offset)),
            "%s: %s", packbuf_status_name(expected), what);
 }
 
@@ -522,9 +577,12 @@ static void test_can_many_keys(void)
         entries[i].value = packbuf_null();
     }
     packbuf_arena_init(&a, NULL);
-    tap_ok(!packbuf_i_json_can(&dict, 1, NULL, NULL) && !packbuf_i_json_can(&dict, 1, &a, NULL), "a dict of 10000 keys");
+    tap_ok(!packbuf_i_json_can(&dict, 1, NULL, NULL) && !packbuf_i_json_can(&dict, 1, &a, NULL),
+           "a dict of 10000 keys");
     entries[N - 1].key = entries[5].key;
-    tap_ok(packbuf_i_json_can(&dict, 1, NULL, NULL) == PACKBUF_UNENCODABLE && packbuf_i_json_can(&dict, 1, &a, NULL) == PACKBUF_UNENCODABLE, "of which two are equal");
+    tap_ok(packbuf_i_json_can(&dict, 1, NULL, NULL) == PACKBUF_UNENCODABLE &&
+               packbuf_i_json_can(&dict, 1, &a, NULL) == PACKBUF_UNENCODABLE,
+           "of which two are equal");
     tap_ok(a.used == 0 && a.blocks == NULL, "nothing stays in the arena");
     a.limit = 100;
     tap_ok(packbuf_i_json_can(&dict, 1, &a, NULL) == PACKBUF_OUT_OF_MEMORY, "its limit holds");
@@ -538,14 +596,17 @@ static void test_capacity(void)
     size_t full = 0, size;
     char out[600], cut[600];
     packbuf_error error;
-    int right = parse(rich, sizeof rich - 1, 0, &value, &offset) == PACKBUF_OK && !packbuf_json_write(&value, out, sizeof out, &full, NULL);
+    int right = parse(rich, sizeof rich - 1, 0, &value, &offset) == PACKBUF_OK &&
+                !packbuf_json_write(&value, out, sizeof out, &full, NULL);
     for (size_t capacity = 0; capacity <= full; capacity++) {
         packbuf_status status;
         memset(cut, '#', sizeof cut);
         status = packbuf_json_write(&value, cut, capacity, &size, &error);
-        right &= size == full && status == (capacity < full ? PACKBUF_CAPACITY : PACKBUF_OK) && cut[capacity] == '#' && (!status || error.needed == full);
+        right &= size == full && status == (capacity < full ? PACKBUF_CAPACITY : PACKBUF_OK) && cut[capacity] == '#' &&
+                 (!status || error.needed == full);
     }
-    tap_ok(right && memcmp(out, cut, full) == 0, "a destination of any size: the length is reported, nothing is written past it");
+    tap_ok(right && memcmp(out, cut, full) == 0,
+           "a destination of any size: the length is reported, nothing is written past it");
     tap_ok(packbuf_json_write(&value, cut, 3, &size, NULL) == PACKBUF_CAPACITY, "without an error to fill");
 }
 
@@ -556,7 +617,9 @@ static void test_vast(void)
     packbuf_i_sink sink = {NULL, 0, 0, 1 << 20};
     levels[0][0] = levels[0][1] = packbuf_string("0123456789abcdef");
     for (unsigned i = 1; i < 26; i++) levels[i][0] = levels[i][1] = packbuf_list(levels[i - 1], 2);
-    tap_ok(packbuf_i_json_encode(levels[25], PACKBUF_I_DEPTH, &sink, NULL) == PACKBUF_LIMIT && sink.size < (1 << 20) + 256, "measuring stops at its limit");
+    tap_ok(
+        packbuf_i_json_encode(levels[25], PACKBUF_I_DEPTH, &sink, NULL) == PACKBUF_LIMIT && sink.size < (1 << 20) + 256,
+        "measuring stops at its limit");
 }
 
 int main(void)

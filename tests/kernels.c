@@ -1,5 +1,6 @@
-/* tests/kernels.c: the rooms below the format: checksum kernels, gather, the way to the destination, UTF-8, numbers as text. Each kernel that this processor has is
- * forced in turn and compared with a definition written here; guard pages lie on both sides of what it may touch.
+/* tests/kernels.c: the rooms below the format: checksum kernels, gather, the way to the destination, UTF-8, numbers as
+ * text. Each kernel that this processor has is forced in turn and compared with a definition written here; guard pages
+ * lie on both sides of what it may touch.
  * May use: internals.h, fence.h. Must not know: batches, views, the format. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -23,7 +24,9 @@ static void scramble(fence f) {
 #define CANARY 0xA5
 #define MARGIN 192 /* canaries on either side */
 
-static int untouched(const uint8_t *p, size_t size) { return size == 0 || (p[0] == CANARY && memcmp(p, p + 1, size - 1) == 0); }
+static int untouched(const uint8_t *p, size_t size) {
+  return size == 0 || (p[0] == CANARY && memcmp(p, p + 1, size - 1) == 0);
+}
 
 /* Where kernels are told the next bytes lie: nowhere, in memory, at its very end, and where a read would crash. */
 enum { AHEADS = 5 };
@@ -56,7 +59,8 @@ static const crc_kernel crc_kernels[] = {
     {{"plain", packbuf_i_crc_plain, packbuf_i_crc_plain_copy, 0}, {NULL}},
 #if PACKBUF_I_CRC_X86
     {{"sse42", packbuf_i_crc_sse42, packbuf_i_crc_sse42_copy, 0}, {"sse4_2", "pclmulqdq", NULL}},
-    {{"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy, 0}, {"sse4_2", "pclmulqdq", "avx512f", "vpclmulqdq", NULL}},
+    {{"vpclmul", packbuf_i_crc_vpclmul, packbuf_i_crc_vpclmul_copy, 0},
+     {"sse4_2", "pclmulqdq", "avx512f", "vpclmulqdq", NULL}},
 #endif
 #if PACKBUF_I_CRC_ARM
     {{"armcrc", packbuf_i_crc_arm, packbuf_i_crc_arm_copy, 0}, {NULL}}, /* every server and emulator has it */
@@ -64,7 +68,8 @@ static const crc_kernel crc_kernels[] = {
 };
 enum { CRC_KERNELS = sizeof crc_kernels / sizeof crc_kernels[0] };
 
-/* Whether the operating system names all flags; -1: it does not say. Asked apart from cpuid, so that no kernel goes missing unseen. */
+/* Whether the operating system names all flags; -1: it does not say. Asked apart from cpuid, so that no kernel goes
+ * missing unseen. */
 static int cpu_has(const char *const *flags) {
   char line[8192];
   int all = -1;
@@ -105,25 +110,30 @@ static void crc_choice(void) {
     const int has = cpu_has(crc_kernels[i].flags);
     expect((kernel != NULL) == (i < count), "kernel %u after the end", i);
     if (kernel) expect(same_kernel(kernel, &crc_kernels[i].as), "kernel %u is %s", i, kernel->name);
-    if (has >= 0) expect((kernel != NULL) == has, "%s: offered %d, /proc/cpuinfo %d", crc_kernels[i].as.name, kernel != NULL, has);
+    if (has >= 0)
+      expect((kernel != NULL) == has, "%s: offered %d, /proc/cpuinfo %d", crc_kernels[i].as.name, kernel != NULL, has);
     else tap_note("/proc/cpuinfo says nothing about %s", crc_kernels[i].as.name);
   }
   expect(packbuf_i_crc_kernel_best() == packbuf_i_crc_kernel_at(count - 1), "the best is not the last");
-  expect(strcmp(packbuf_checksum_kernel(), packbuf_i_crc_kernel_at(count - 1)->name) == 0, "packbuf_checksum_kernel: %s", packbuf_checksum_kernel());
+  expect(strcmp(packbuf_checksum_kernel(), packbuf_i_crc_kernel_at(count - 1)->name) == 0,
+         "packbuf_checksum_kernel: %s", packbuf_checksum_kernel());
   expect(packbuf_checksum(0, "123456789", 9) == 0xE3069283u, "packbuf_checksum: check value");
   expect(packbuf_checksum(packbuf_checksum(0, "1234", 4), "56789", 5) == 0xE3069283u, "packbuf_checksum: chained");
   verdict("crc");
 }
 
 /* One copy among canaries. */
-static void crc_copy(const packbuf_i_crc_kernel *kernel, uint32_t crc, uint8_t *dst, const uint8_t *src, size_t size, int stream, const void *ahead, uint32_t want) {
+static void crc_copy(const packbuf_i_crc_kernel *kernel, uint32_t crc, uint8_t *dst, const uint8_t *src, size_t size,
+                     int stream, const void *ahead, uint32_t want) {
   uint32_t got;
   memset(dst - MARGIN, CANARY, size + 2 * MARGIN);
   got = kernel->copy_crc(crc, dst, src, size, stream, ahead);
-  expect(got == want, "copy of %zu, src %u, dst %u, stream %d, ahead %d: %08X, not %08X", size, (unsigned)((uintptr_t)src & 63), (unsigned)((uintptr_t)dst & 63), stream,
-         ahead != NULL, (unsigned)got, (unsigned)want);
-  expect(memcmp(dst, src, size) == 0 && untouched(dst - MARGIN, MARGIN) && untouched(dst + size, MARGIN), "bytes of a copy of %zu, src %u, dst %u, stream %d, ahead %d", size,
-         (unsigned)((uintptr_t)src & 63), (unsigned)((uintptr_t)dst & 63), stream, ahead != NULL);
+  expect(got == want, "copy of %zu, src %u, dst %u, stream %d, ahead %d: %08X, not %08X", size,
+         (unsigned)((uintptr_t)src & 63), (unsigned)((uintptr_t)dst & 63), stream, ahead != NULL, (unsigned)got,
+         (unsigned)want);
+  expect(memcmp(dst, src, size) == 0 && untouched(dst - MARGIN, MARGIN) && untouched(dst + size, MARGIN),
+         "bytes of a copy of %zu, src %u, dst %u, stream %d, ahead %d", size, (unsigned)((uintptr_t)src & 63),
+         (unsigned)((uintptr_t)dst & 63), stream, ahead != NULL);
 }
 
 /* values[n]: the checksum of the first n bytes, going on from crc */
@@ -138,8 +148,9 @@ static void crc_define(uint32_t *values, uint32_t crc, const uint8_t *p, size_t 
 static uint32_t crc_values[LONGEST + 1];
 
 static void crc_short(const packbuf_i_crc_kernel *kernel, fence from, fence to) {
-  static const size_t sizes[] = {1,   2,   3,   4,   7,   8,   9,   12,  15,  16,  17,  31,  63,  64,  65,   127,  128,  191,  255, 256,
-                                 257, 319, 320, 383, 384, 385, 511, 512, 767, 768, 769, 960, 1023, 1024, 1025, 1087, 1088, 1099, 1100};
+  static const size_t sizes[] = {1,   2,   3,   4,   7,   8,   9,    12,   15,   16,   17,   31,   63,
+                                 64,  65,  127, 128, 191, 255, 256,  257,  319,  320,  383,  384,  385,
+                                 511, 512, 767, 768, 769, 960, 1023, 1024, 1025, 1087, 1088, 1099, 1100};
   uint8_t *dst = to.start + 256;
   begin("lengths 0 to 1100 at all alignments of the source, streams 0 to 2, with and without ahead");
   expect(kernel->crc(0, "123456789", 9) == 0xE3069283u, "check value");
@@ -150,7 +161,8 @@ static void crc_short(const packbuf_i_crc_kernel *kernel, fence from, fence to) 
     for (unsigned n = 0; n <= SHORT; n++) {
       const size_t cut = (size_t)n * (a + 1) / 65;
       expect(kernel->crc(crc, src, n) == crc_values[n], "%u bytes, src %u", n, a);
-      expect(kernel->crc(kernel->crc(crc, src, cut), src + cut, n - cut) == crc_values[n], "%u bytes, src %u, chained at %zu", n, a, cut);
+      expect(kernel->crc(kernel->crc(crc, src, cut), src + cut, n - cut) == crc_values[n],
+             "%u bytes, src %u, chained at %zu", n, a, cut);
       for (int stream = 0; stream < 3; stream++)
         for (unsigned with = 0; with < 2; with++) {
           const unsigned b = (n * 5 + a * 11 + (unsigned)stream * 23 + with * 32) & 63;
@@ -165,14 +177,16 @@ static void crc_short(const packbuf_i_crc_kernel *kernel, fence from, fence to) 
     crc_define(crc_values, 0, src, SHORT);
     for (unsigned b = 0; b < 64; b++)
       for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        crc_copy(kernel, 0, dst + b, src, sizes[i], sizes[i] < 1024 ? (int)((i + b) % 3) : 1 + (int)((i + a) & 1), a & 2 ? src + 2048 : NULL, crc_values[sizes[i]]);
+        crc_copy(kernel, 0, dst + b, src, sizes[i], sizes[i] < 1024 ? (int)((i + b) % 3) : 1 + (int)((i + a) & 1),
+                 a & 2 ? src + 2048 : NULL, crc_values[sizes[i]]);
   }
   verdict(kernel->name);
 }
 
 static void crc_long(const packbuf_i_crc_kernel *kernel, fence from, fence to) {
-  static const size_t sizes[] = {1535,  1536,  3071,  3072,  3073,  4095,  4096,  4097,   4159,   4351,   4352,   4353,   4416,   6143,   6144,   8191,
-                                 8192, 8193, 12288, 16384, 32767, 65535, 65536, 65537, 131071, 131072, 131073, 199999, 200000};
+  static const size_t sizes[] = {1535,  1536,  3071,  3072,  3073,   4095,   4096,   4097,   4159,  4351,
+                                 4352,  4353,  4416,  6143,  6144,   8191,   8192,   8193,   12288, 16384,
+                                 32767, 65535, 65536, 65537, 131071, 131072, 131073, 199999, 200000};
   static const unsigned offsets[] = {0, 1, 17, 63};
   uint8_t *dst = to.start + 256;
   begin("lengths to 200000 at some alignments");
@@ -183,12 +197,15 @@ static void crc_long(const packbuf_i_crc_kernel *kernel, fence from, fence to) {
       const size_t size = i < sizeof sizes / sizeof sizes[0] ? sizes[i] : 1101 + below(i & 1 ? 20000 : LONGEST - 1101);
       const size_t cut = below(size);
       expect(kernel->crc(77, src, size) == crc_values[size], "%zu bytes, src %u", size, offsets[o]);
-      expect(kernel->crc(crc_values[cut], src + cut, size - cut) == crc_values[size], "%zu bytes, src %u, chained at %zu", size, offsets[o], cut);
+      expect(kernel->crc(crc_values[cut], src + cut, size - cut) == crc_values[size],
+             "%zu bytes, src %u, chained at %zu", size, offsets[o], cut);
       for (int stream = 0; stream < 3; stream++)
-        crc_copy(kernel, 77, dst + (i * 13 + (unsigned)stream * 16) % 64, src, size, stream, (i + (unsigned)stream) & 1 ? from.start : NULL, crc_values[size]);
+        crc_copy(kernel, 77, dst + (i * 13 + (unsigned)stream * 16) % 64, src, size, stream,
+                 (i + (unsigned)stream) & 1 ? from.start : NULL, crc_values[size]);
     }
     for (size_t size = SHORT + 1 + o; size < 9000; size += 7)
-      crc_copy(kernel, 77, dst + (size * 3 & 63), src, size, (int)(size % 3), size & 8 ? from.start : NULL, crc_values[size]);
+      crc_copy(kernel, 77, dst + (size * 3 & 63), src, size, (int)(size % 3), size & 8 ? from.start : NULL,
+               crc_values[size]);
   }
   verdict(kernel->name);
 }
@@ -208,7 +225,8 @@ static void crc_guarded(const packbuf_i_crc_kernel *kernel, fence from, fence to
           memset(beside, CANARY, MARGIN);
           memset(dst, CANARY, n);
           got = kernel->copy_crc(1, dst, src, n, k % 3, ahead_at(k / 3, from));
-          expect(got == crc_values[n] && memcmp(dst, src, n) == 0 && untouched(beside, MARGIN), "%zu bytes, sides %d and %d, stream %d, ahead %d", n, s, d, k % 3, k / 3);
+          expect(got == crc_values[n] && memcmp(dst, src, n) == 0 && untouched(beside, MARGIN),
+                 "%zu bytes, sides %d and %d, stream %d, ahead %d", n, s, d, k % 3, k / 3);
         }
       }
     }
@@ -277,8 +295,9 @@ static unsigned gather_count(void) {
 static void gather_check(packbuf_i_gather copy, uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead) {
   memset(dst - MARGIN, CANARY, size + 2 * MARGIN);
   copy(dst, src, size, ahead);
-  expect(memcmp(dst, src, size) == 0 && untouched(dst - MARGIN, MARGIN) && untouched(dst + size, MARGIN), "%zu bytes, src %u, dst %u, ahead %d", size,
-         (unsigned)((uintptr_t)src & 63), (unsigned)((uintptr_t)dst & 63), ahead != NULL);
+  expect(memcmp(dst, src, size) == 0 && untouched(dst - MARGIN, MARGIN) && untouched(dst + size, MARGIN),
+         "%zu bytes, src %u, dst %u, ahead %d", size, (unsigned)((uintptr_t)src & 63), (unsigned)((uintptr_t)dst & 63),
+         ahead != NULL);
 }
 
 static void gather_all(const char *name, packbuf_i_gather copy, fence from, fence to) {
@@ -286,9 +305,13 @@ static void gather_all(const char *name, packbuf_i_gather copy, fence from, fenc
   for (unsigned a = 0; a < 64; a++)
     for (unsigned n = 0; n <= SHORT; n++)
       for (unsigned with = 0; with < 2; with++)
-        gather_check(copy, to.start + 256 + ((n * 5 + a * 11 + with * 32) & 63), from.start + a, n, with ? from.start + 4096 : NULL);
-  for (unsigned b = 0; b < 64 * 64; b++) gather_check(copy, to.start + 256 + b / 64, from.start + b % 64, 256 + b % 3 * 256 + b % 65, b & 1 ? from.start + 4096 : NULL);
-  for (size_t n = SHORT + 1; n < 9000; n += 61) gather_check(copy, to.start + 256 + (n & 63), from.start + (n >> 3 & 63), n, n & 1 ? from.start : NULL);
+        gather_check(copy, to.start + 256 + ((n * 5 + a * 11 + with * 32) & 63), from.start + a, n,
+                     with ? from.start + 4096 : NULL);
+  for (unsigned b = 0; b < 64 * 64; b++)
+    gather_check(copy, to.start + 256 + b / 64, from.start + b % 64, 256 + b % 3 * 256 + b % 65,
+                 b & 1 ? from.start + 4096 : NULL);
+  for (size_t n = SHORT + 1; n < 9000; n += 61)
+    gather_check(copy, to.start + 256 + (n & 63), from.start + (n >> 3 & 63), n, n & 1 ? from.start : NULL);
   verdict(name);
   begin("gather: guard pages, ahead up to where reading crashes");
   for (size_t n = 0; n < 9000; n += n < SHORT ? 1 : 113)
@@ -298,7 +321,8 @@ static void gather_all(const char *name, packbuf_i_gather copy, fence from, fenc
       memset(beside, CANARY, MARGIN);
       memset(dst, CANARY, n);
       copy(dst, src, n, ahead_at(k / 4, from));
-      expect(memcmp(dst, src, n) == 0 && untouched(beside, MARGIN), "%zu bytes, sides %d and %d, ahead %d", n, k & 1, k >> 1 & 1, k / 4);
+      expect(memcmp(dst, src, n) == 0 && untouched(beside, MARGIN), "%zu bytes, sides %d and %d, ahead %d", n, k & 1,
+             k >> 1 & 1, k / 4);
     }
   verdict(name);
 }
@@ -339,7 +363,8 @@ static uint32_t forced_crc(uint32_t value, const void *data, size_t size) {
   return forced.kernel->crc(value, data, size);
 }
 
-static uint32_t forced_copy_crc(uint32_t value, void *dst, const void *src, size_t size, int stream, const void *ahead) {
+static uint32_t forced_copy_crc(uint32_t value, void *dst, const void *src, size_t size, int stream,
+                                const void *ahead) {
   forced.copies++;
   forced.ahead = ahead;
   expect(stream == forced.stream, "stream %d", stream);
@@ -365,7 +390,8 @@ typedef struct op {
 static uint8_t out_model[OUT_MAX];
 static uint32_t crc_rows[256];
 
-/* Does the operations, to a section that ends at a guard page or among canaries; compares bytes and checksums with the model. */
+/* Does the operations, to a section that ends at a guard page or among canaries; compares bytes and checksums with the
+ * model. */
 static void out_check(const op *ops, unsigned count, int stream, int checksums, int flush, fence from, fence to) {
   packbuf_i_out out;
   size_t total = 0, sums, checksums_at, section;
@@ -411,7 +437,9 @@ static void out_check(const op *ops, unsigned count, int stream, int checksums, 
   packbuf_i_out_end(&out);
   expect(out.at == total, "%zu bytes written, counted %zu", total, (size_t)out.at);
   expect(memcmp(base + section, out_model, total) == 0, "bytes of %u runs, %zu bytes", count, total);
-  expect(untouched(base, checksums_at) && untouched(base + checksums_at + sums * 4, section - checksums_at - sums * 4) && (flush || untouched(base + section + total, MARGIN)),
+  expect(untouched(base, checksums_at) &&
+             untouched(base + checksums_at + sums * 4, section - checksums_at - sums * 4) &&
+             (flush || untouched(base + section + total, MARGIN)),
          "canaries of %u runs, %zu bytes", count, total);
   for (size_t at = 0; checksums && at < total;) {
     value = (value ^ 0xFFFFFFFFu);
@@ -420,7 +448,8 @@ static void out_check(const op *ops, unsigned count, int stream, int checksums, 
       at++;
     } while (at < total && at % 65536 != 0);
     value ^= 0xFFFFFFFFu;
-    expect(packbuf_i_load32(base + checksums_at + (at - 1) / 65536 * 4) == value, "checksum %zu of %u runs, %zu bytes", (at - 1) / 65536, count, total);
+    expect(packbuf_i_load32(base + checksums_at + (at - 1) / 65536 * 4) == value, "checksum %zu of %u runs, %zu bytes",
+           (at - 1) / 65536, count, total);
     value = 0;
   }
 }
@@ -451,7 +480,8 @@ static unsigned random_ops(op *ops, unsigned most) {
 }
 
 static void out(void) {
-  static const size_t sizes[] = {0, 1, 8191, 8192, 16383, 16384, 16385, 65535, 65536, 65537, 131071, 131072, 131073, 196608, 200000};
+  static const size_t sizes[] = {0,     1,     8191,   8192,   16383,  16384,  16385, 65535,
+                                 65536, 65537, 131071, 131072, 131073, 196608, 200000};
   const fence from = fence_of(LONGEST + 4096), to = fence_of(OUT_MAX + 4096);
   const unsigned kernels = crc_count(), variants = gather_count();
   op ops[400];
@@ -464,7 +494,8 @@ static void out(void) {
       memset(&forced, 0, sizeof forced);
       forced.kernel = packbuf_i_crc_kernel_at(k < kernels ? k : kernels - 1);
       forced.gather = gathers[k < variants ? k : variants - 1].copy;
-      snprintf(who, sizeof who, "%s and gather %s, stream %d, checksums %d", forced.kernel->name, gathers[k < variants ? k : variants - 1].name, stream, checksums);
+      snprintf(who, sizeof who, "%s and gather %s, stream %d, checksums %d", forced.kernel->name,
+               gathers[k < variants ? k : variants - 1].name, stream, checksums);
       begin("output: single runs and random sequences against a model");
       for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (int kind = BYTES; kind <= IN_PLACE; kind++) {
@@ -482,14 +513,16 @@ static void out(void) {
         const unsigned count = random_ops(ops, 1 + (unsigned)below(round & 1 ? 12 : 400));
         out_check(ops, count, stream, checksums, round & 1, from, to);
       }
-      expect(forced.gathers > 0 && (!checksums || (forced.sums > 0 && forced.copies > 0)), "the forced kernels did not run");
+      expect(forced.gathers > 0 && (!checksums || (forced.sums > 0 && forced.copies > 0)),
+             "the forced kernels did not run");
       verdict(who);
     }
 }
 
 /* ---- UTF-8 ---- */
 
-/* The definition: by the number of leading ones, then the value's range. The start of the first invalid sequence, or size. */
+/* The definition: by the number of leading ones, then the value's range. The start of the first invalid sequence, or
+ * size. */
 static size_t utf8_decode(const uint8_t *text, size_t size) {
   static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
   size_t at = 0;
@@ -546,8 +579,11 @@ static void utf8_is(const uint8_t *text, size_t size, size_t want) {
 #if PACKBUF_I_UTF8_AVX2
   if (utf8_avx2 && text) { /* may stop early, but at the start of a sequence, and only before an error */
     const size_t scan = packbuf_i_utf8_avx2_scan(text, size);
-    expect((scan == size) == (want == size) && scan <= want, "avx2: %zu, not %zu, of %zu: ... %02X", scan, want, size, want < size ? text[want] : 0u);
-    if (scan < want) expect(packbuf_i_utf8_plain(text, scan, size) == want && utf8_decode(text, scan) == scan, "avx2 stops inside a sequence: %zu of %zu", scan, size);
+    expect((scan == size) == (want == size) && scan <= want, "avx2: %zu, not %zu, of %zu: ... %02X", scan, want, size,
+           want < size ? text[want] : 0u);
+    if (scan < want)
+      expect(packbuf_i_utf8_plain(text, scan, size) == want && utf8_decode(text, scan) == scan,
+             "avx2 stops inside a sequence: %zu of %zu", scan, size);
   }
 #endif
 }
@@ -574,13 +610,15 @@ static void utf8_sequence(fence f, const uint8_t *bytes, size_t size, int often)
   utf8_check(text, 192);
 }
 
-static const uint8_t utf8_edges[] = {0x00, 0x41, 0x7F, 0x80, 0x81, 0x8F, 0x90, 0x91, 0x9F, 0xA0, 0xA1, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF,
-                                     0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF};
+static const uint8_t utf8_edges[] = {0x00, 0x41, 0x7F, 0x80, 0x81, 0x8F, 0x90, 0x91, 0x9F, 0xA0,
+                                     0xA1, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xEC, 0xED,
+                                     0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF};
 enum { EDGES = sizeof utf8_edges };
 
 static void utf8_sequences(fence f) {
   static const uint8_t leads3[] = {0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF};
-  static const uint8_t leads4[] = {0x41, 0x80, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF};
+  static const uint8_t leads4[] = {0x41, 0x80, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0,
+                                   0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF};
   uint8_t s[4];
   begin("UTF-8: all sequences of one and two bytes");
   for (unsigned v = 0; v < 256; v++) {
@@ -718,90 +756,232 @@ typedef struct number {
 
 /* By Python's repr. */
 static const number formats[] = {
-    {0x0000000000000000u, "0.0"}, {0x8000000000000000u, "-0.0"}, {0x0000000000000001u, "5e-324"}, {0x8000000000000001u, "-5e-324"},
-    {0x0000000000000002u, "1e-323"}, {0x0000000000000003u, "1.5e-323"}, {0x000000000000000Au, "5e-323"},
-    {0x0007FFFFFFFFFFFFu, "1.1125369292536e-308"}, {0x0008000000000000u, "1.1125369292536007e-308"}, {0x000FFFFFFFFFFFFFu, "2.225073858507201e-308"},
-    {0x0010000000000000u, "2.2250738585072014e-308"}, {0x0010000000000001u, "2.225073858507202e-308"},
-    {0x0020000000000000u, "4.450147717014403e-308"}, {0x001FFFFFFFFFFFFFu, "4.4501477170144023e-308"},
-    {0x7FEFFFFFFFFFFFFFu, "1.7976931348623157e+308"}, {0xFFEFFFFFFFFFFFFFu, "-1.7976931348623157e+308"},
-    {0x7FE0000000000000u, "8.98846567431158e+307"}, {0x433FFFFFFFFFFFFFu, "9007199254740991.0"}, {0x4340000000000000u, "9007199254740992.0"},
-    {0x4340000000000001u, "9007199254740994.0"}, {0x4340000000000002u, "9007199254740996.0"}, {0x4350000000000000u, "1.8014398509481984e+16"},
-    {0x43E0000000000000u, "9.223372036854776e+18"}, {0x43F0000000000000u, "1.8446744073709552e+19"}, {0x3D30000000000000u, "5.684341886080802e-14"},
-    {0x3EB0000000000000u, "9.5367431640625e-07"}, {0x3E60000000000000u, "2.9802322387695312e-08"}, {0x0020000000000000u, "4.450147717014403e-308"},
-    {0x3FF0000000000000u, "1.0"}, {0xBFF0000000000000u, "-1.0"}, {0x4024000000000000u, "10.0"}, {0x4059000000000000u, "100.0"},
-    {0x40FE240000000000u, "123456.0"}, {0x430C6BF526340000u, "1000000000000000.0"}, {0x4341C37937E08000u, "1e+16"},
-    {0x4341C37937E07FFFu, "9999999999999998.0"}, {0x4341C37937E08000u, "1e+16"}, {0x4376345785D8A000u, "1e+17"},
-    {0x437B69B4BA630F35u, "1.2345678901234568e+17"}, {0x444B1AE4D6E2EF50u, "1e+21"}, {0x4480F0CF064DD592u, "1e+22"}, {0x44B52D02C7E14AF6u, "1e+23"},
-    {0x44B52D02C7E14AF7u, "1.0000000000000001e+23"}, {0x44B52D02C7E14AF5u, "9.999999999999997e+22"}, {0x4480F0CF064DD593u, "1.0000000000000002e+22"},
-    {0x3FB999999999999Au, "0.1"}, {0x3FC999999999999Au, "0.2"}, {0x3FD3333333333333u, "0.3"}, {0x3FD3333333333334u, "0.30000000000000004"},
-    {0x3FE0000000000000u, "0.5"}, {0x3FD5555555555555u, "0.3333333333333333"}, {0x3FE5555555555555u, "0.6666666666666666"},
-    {0x3F50624DD2F1A9FCu, "0.001"}, {0x3F1A36E2EB1C432Du, "0.0001"}, {0x3F1CD5F99C38B04Bu, "0.00011"}, {0x3EE4F8B588E368F1u, "1e-05"},
-    {0x3F19F3C70C996B76u, "9.9e-05"}, {0x4011666666666666u, "4.35"}, {0x3FEE666666666666u, "0.95"}, {0x405EDD2F1A9FBE77u, "123.456"},
-    {0xC05EDD2F1A9FBE77u, "-123.456"}, {0x400921FB54442D18u, "3.141592653589793"}, {0x4005BF0A8B145769u, "2.718281828459045"},
-    {0x3F60624DD2F1A9FCu, "0.002"}, {0x447C7E83209E90B2u, "8.41e+21"}, {0x44440662AB5C856Cu, "7.3879e+20"},
-    {0x43E052961C6F8000u, "9.409340012568248e+18"}, {0x000000000000002Du, "2.2e-322"}, {0x0000000000000018u, "1.2e-322"},
-    {0x43523A516E82D9BAu, "2.052268400649188e+16"}, {0x4830F0CF064DD592u, "5.764607523034235e+39"}, {0x4840F0CF064DD592u, "1.152921504606847e+40"},
-    {0x4850F0CF064DD592u, "2.305843009213694e+40"}, {0x3F18E757928E0C9Eu, "9.5e-05"}, {0x3EE9E4091070DF4Cu, "1.2345678e-05"},
-    {0x0000000008000000u, "6.63123685e-316"}, {0x000000000000FFFFu, "3.23786e-319"}, {0x001FFFFFFFFFFFFFu, "4.4501477170144023e-308"},
-    {0x01D820D39A9D57D0u, "9.00719925474099e-300"}, {0x7FE1CCF385EBC8A0u, "1e+308"}, {0x0031FA182C40C60Du, "1e-307"}, {0x000730D67819E8D2u, "1e-308"},
+    {0x0000000000000000u, "0.0"},
+    {0x8000000000000000u, "-0.0"},
+    {0x0000000000000001u, "5e-324"},
+    {0x8000000000000001u, "-5e-324"},
+    {0x0000000000000002u, "1e-323"},
+    {0x0000000000000003u, "1.5e-323"},
+    {0x000000000000000Au, "5e-323"},
+    {0x0007FFFFFFFFFFFFu, "1.1125369292536e-308"},
+    {0x0008000000000000u, "1.1125369292536007e-308"},
+    {0x000FFFFFFFFFFFFFu, "2.225073858507201e-308"},
+    {0x0010000000000000u, "2.2250738585072014e-308"},
+    {0x0010000000000001u, "2.225073858507202e-308"},
+    {0x0020000000000000u, "4.450147717014403e-308"},
+    {0x001FFFFFFFFFFFFFu, "4.4501477170144023e-308"},
+    {0x7FEFFFFFFFFFFFFFu, "1.7976931348623157e+308"},
+    {0xFFEFFFFFFFFFFFFFu, "-1.7976931348623157e+308"},
+    {0x7FE0000000000000u, "8.98846567431158e+307"},
+    {0x433FFFFFFFFFFFFFu, "9007199254740991.0"},
+    {0x4340000000000000u, "9007199254740992.0"},
+    {0x4340000000000001u, "9007199254740994.0"},
+    {0x4340000000000002u, "9007199254740996.0"},
+    {0x4350000000000000u, "1.8014398509481984e+16"},
+    {0x43E0000000000000u, "9.223372036854776e+18"},
+    {0x43F0000000000000u, "1.8446744073709552e+19"},
+    {0x3D30000000000000u, "5.684341886080802e-14"},
+    {0x3EB0000000000000u, "9.5367431640625e-07"},
+    {0x3E60000000000000u, "2.9802322387695312e-08"},
+    {0x0020000000000000u, "4.450147717014403e-308"},
+    {0x3FF0000000000000u, "1.0"},
+    {0xBFF0000000000000u, "-1.0"},
+    {0x4024000000000000u, "10.0"},
+    {0x4059000000000000u, "100.0"},
+    {0x40FE240000000000u, "123456.0"},
+    {0x430C6BF526340000u, "1000000000000000.0"},
+    {0x4341C37937E08000u, "1e+16"},
+    {0x4341C37937E07FFFu, "9999999999999998.0"},
+    {0x4341C37937E08000u, "1e+16"},
+    {0x4376345785D8A000u, "1e+17"},
+    {0x437B69B4BA630F35u, "1.2345678901234568e+17"},
+    {0x444B1AE4D6E2EF50u, "1e+21"},
+    {0x4480F0CF064DD592u, "1e+22"},
+    {0x44B52D02C7E14AF6u, "1e+23"},
+    {0x44B52D02C7E14AF7u, "1.0000000000000001e+23"},
+    {0x44B52D02C7E14AF5u, "9.999999999999997e+22"},
+    {0x4480F0CF064DD593u, "1.0000000000000002e+22"},
+    {0x3FB999999999999Au, "0.1"},
+    {0x3FC999999999999Au, "0.2"},
+    {0x3FD3333333333333u, "0.3"},
+    {0x3FD3333333333334u, "0.30000000000000004"},
+    {0x3FE0000000000000u, "0.5"},
+    {0x3FD5555555555555u, "0.3333333333333333"},
+    {0x3FE5555555555555u, "0.6666666666666666"},
+    {0x3F50624DD2F1A9FCu, "0.001"},
+    {0x3F1A36E2EB1C432Du, "0.0001"},
+    {0x3F1CD5F99C38B04Bu, "0.00011"},
+    {0x3EE4F8B588E368F1u, "1e-05"},
+    {0x3F19F3C70C996B76u, "9.9e-05"},
+    {0x4011666666666666u, "4.35"},
+    {0x3FEE666666666666u, "0.95"},
+    {0x405EDD2F1A9FBE77u, "123.456"},
+    {0xC05EDD2F1A9FBE77u, "-123.456"},
+    {0x400921FB54442D18u, "3.141592653589793"},
+    {0x4005BF0A8B145769u, "2.718281828459045"},
+    {0x3F60624DD2F1A9FCu, "0.002"},
+    {0x447C7E83209E90B2u, "8.41e+21"},
+    {0x44440662AB5C856Cu, "7.3879e+20"},
+    {0x43E052961C6F8000u, "9.409340012568248e+18"},
+    {0x000000000000002Du, "2.2e-322"},
+    {0x0000000000000018u, "1.2e-322"},
+    {0x43523A516E82D9BAu, "2.052268400649188e+16"},
+    {0x4830F0CF064DD592u, "5.764607523034235e+39"},
+    {0x4840F0CF064DD592u, "1.152921504606847e+40"},
+    {0x4850F0CF064DD592u, "2.305843009213694e+40"},
+    {0x3F18E757928E0C9Eu, "9.5e-05"},
+    {0x3EE9E4091070DF4Cu, "1.2345678e-05"},
+    {0x0000000008000000u, "6.63123685e-316"},
+    {0x000000000000FFFFu, "3.23786e-319"},
+    {0x001FFFFFFFFFFFFFu, "4.4501477170144023e-308"},
+    {0x01D820D39A9D57D0u, "9.00719925474099e-300"},
+    {0x7FE1CCF385EBC8A0u, "1e+308"},
+    {0x0031FA182C40C60Du, "1e-307"},
+    {0x000730D67819E8D2u, "1e-308"},
     {0x0000000000000002u, "1e-323"},
 };
 
 /* By exact rational arithmetic. */
 static const number parses[] = {
-    {0x0000000000000000u, "0"}, {0x8000000000000000u, "-0"}, {0x0000000000000000u, "0.0"}, {0x8000000000000000u, "-0.0"},
-    {0x8000000000000000u, "-0e5"}, {0x0000000000000000u, "0E+7"}, {0x0000000000000000u, "0e999999999999999999999"}, {0x0000000000000000u, "0.0e-5"},
-    {0x8000000000000000u, "-0.000e-99999999999999999999"}, {0x3FF0000000000000u, "1"}, {0x3FF0000000000000u, "1e0"}, {0x3FF0000000000000u, "1E0"},
-    {0x3FF0000000000000u, "1e+0"}, {0x3FF0000000000000u, "1e-0"}, {0x40F86A0000000000u, "1e00000000000000000000005"}, {0x3FF0000000000000u, "10e-1"},
-    {0x3FF0000000000000u, "0.1e1"}, {0x3FF0000000000000u, "0.00001e5"}, {0x3FF8000000000000u, "1.5"}, {0xC062C00000000000u, "-1.5E2"},
-    {0x3FF0000000000000u, "100000000000000000000000000000e-29"}, {0x4480F0CF064DD592u, "1e22"}, {0x44B52D02C7E14AF6u, "1e23"},
-    {0x44B52D02C7E14AF6u, "9.999999999999999e22"}, {0x44B52D02C7E14AF6u, "99999999999999991611392"}, {0x44B52D02C7E14AF6u, "99999999999999991611393"},
-    {0x44B52D02C7E14AF6u, "99999999999999991611391.9"}, {0x44B52D02C7E14AF7u, "1.0000000000000000838861e23"}, {0x44B1FFDBF6B2B2EBu, "8.5e22"},
-    {0x3B5E392010175EE6u, "1e-22"}, {0x3B282DB34012B251u, "1e-23"}, {0x433FFFFFFFFFFFFFu, "9007199254740991"},
-    {0x4340000000000000u, "9007199254740992"}, {0x4340000000000000u, "9007199254740993"}, {0xC340000000000000u, "-9007199254740993"},
-    {0x4340000000000000u, "9007199254740993.0"}, {0x4340000000000000u, "9007199254740992.999999999999999999999999"},
-    {0x4340000000000001u, "9007199254740993.000000000000000000000000001"}, {0x4340000000000001u, "9007199254740994"},
-    {0x4340000000000002u, "9007199254740995"}, {0x4340000000000002u, "9007199254740995.00000000000000001"}, {0x4340000000000002u, "9007199254740996"},
-    {0x4340000000000002u, "9007199254740997"}, {0x4330000000000000u, "4503599627370496.5"}, {0x4330000000000002u, "4503599627370497.5"},
-    {0x4330000000000001u, "4503599627370497.499999999999999999999"}, {0x43F0000000000000u, "18446744073709551615"},
-    {0x43F0000000000000u, "18446744073709551616"}, {0x43F0000000000000u, "18446744073709551617"}, {0x43E0000000000000u, "9223372036854775807"},
-    {0x43E0000000000000u, "9223372036854775808"}, {0x43DFFFFFFFFFFFFFu, "9223372036854774784"}, {0x43DFFFFFFFFFFFFFu, "9223372036854775295"},
-    {0x43E0000000000000u, "9223372036854775296"}, {0x43E0000000000000u, "9223372036854775297"}, {0x43E158E460913D00u, "9999999999999999999"},
-    {0x43E158E460913D00u, "10000000000000000000"}, {0x4415AF1D78B58C40u, "99999999999999999999"}, {0x4415AF1D78B58C40u, "99999999999999999999e0"},
-    {0x4484EA15B273B38Au, "12345678901234567890123"}, {0x7FEFFFFFFFFFFFFFu, "1.7976931348623157e308"},
-    {0xFFEFFFFFFFFFFFFFu, "-1.7976931348623157e308"}, {0x7FEFFFFFFFFFFFFFu, "1.7976931348623158e308"},
-    {0x7FEFFFFFFFFFFFFFu, "1.7976931348623158079e308"}, {0x7FEFFFFFFFFFFFFFu, "1.797693134862315807e308"},
-    {0x7FF0000000000000u, "1.797693134862315808e308"}, {0x7FF0000000000000u, "1.7976931348623159e308"},
-    {0xFFF0000000000000u, "-1.7976931348623159e308"}, {0x7FEFFFFFFFFFFFFFu, "17976931348623157e292"}, {0x7FE1CCF385EBC8A0u, "1e308"},
-    {0x7FF0000000000000u, "1e309"}, {0xFFF0000000000000u, "-1e309"}, {0x7FF0000000000000u, "9e308"}, {0x7FF0000000000000u, "1e400"},
-    {0x7FF0000000000000u, "0.1e310"}, {0x7FF0000000000000u, "1e99999999999999999999999"}, {0xFFF0000000000000u, "-1e2147483648"},
-    {0x7FF0000000000000u, "1e9223372036854775808"}, {0x0000000000000001u, "5e-324"}, {0x0000000000000001u, "4.9406564584124654e-324"},
-    {0x0000000000000001u, "4.9e-324"}, {0x0000000000000001u, "3e-324"}, {0x0000000000000001u, "2.5e-324"},
-    {0x0000000000000001u, "2.4703282292062328e-324"}, {0x0000000000000001u, "2.47032822920623273e-324"},
-    {0x0000000000000000u, "2.4703282292062327e-324"}, {0x0000000000000000u, "2.47032822920623272e-324"}, {0x0000000000000000u, "2e-324"},
-    {0x8000000000000000u, "-2e-324"}, {0x0000000000000001u, "7.4e-324"}, {0x0000000000000002u, "7.5e-324"}, {0x0000000000000002u, "1e-323"},
-    {0x0000000000000000u, "1e-324"}, {0x0000000000000000u, "1e-325"}, {0x0000000000000000u, "1e-400"}, {0x8000000000000000u, "-1e-400"},
-    {0x0000000000000000u, "1e-99999999999999999999"}, {0x0000000000000000u, "123456789e-9999999999"},
-    {0x0010000000000000u, "2.2250738585072014e-308"}, {0x000FFFFFFFFFFFFFu, "2.2250738585072011e-308"},
-    {0x0010000000000000u, "2.2250738585072012e-308"}, {0x000FFFFFFFFFFFFFu, "2.225073858507201e-308"},
-    {0x0010000000000000u, "2.2250738585072013e-308"}, {0x0010000000000001u, "2.225073858507202e-308"},
+    {0x0000000000000000u, "0"},
+    {0x8000000000000000u, "-0"},
+    {0x0000000000000000u, "0.0"},
+    {0x8000000000000000u, "-0.0"},
+    {0x8000000000000000u, "-0e5"},
+    {0x0000000000000000u, "0E+7"},
+    {0x0000000000000000u, "0e999999999999999999999"},
+    {0x0000000000000000u, "0.0e-5"},
+    {0x8000000000000000u, "-0.000e-99999999999999999999"},
+    {0x3FF0000000000000u, "1"},
+    {0x3FF0000000000000u, "1e0"},
+    {0x3FF0000000000000u, "1E0"},
+    {0x3FF0000000000000u, "1e+0"},
+    {0x3FF0000000000000u, "1e-0"},
+    {0x40F86A0000000000u, "1e00000000000000000000005"},
+    {0x3FF0000000000000u, "10e-1"},
+    {0x3FF0000000000000u, "0.1e1"},
+    {0x3FF0000000000000u, "0.00001e5"},
+    {0x3FF8000000000000u, "1.5"},
+    {0xC062C00000000000u, "-1.5E2"},
+    {0x3FF0000000000000u, "100000000000000000000000000000e-29"},
+    {0x4480F0CF064DD592u, "1e22"},
+    {0x44B52D02C7E14AF6u, "1e23"},
+    {0x44B52D02C7E14AF6u, "9.999999999999999e22"},
+    {0x44B52D02C7E14AF6u, "99999999999999991611392"},
+    {0x44B52D02C7E14AF6u, "99999999999999991611393"},
+    {0x44B52D02C7E14AF6u, "99999999999999991611391.9"},
+    {0x44B52D02C7E14AF7u, "1.0000000000000000838861e23"},
+    {0x44B1FFDBF6B2B2EBu, "8.5e22"},
+    {0x3B5E392010175EE6u, "1e-22"},
+    {0x3B282DB34012B251u, "1e-23"},
+    {0x433FFFFFFFFFFFFFu, "9007199254740991"},
+    {0x4340000000000000u, "9007199254740992"},
+    {0x4340000000000000u, "9007199254740993"},
+    {0xC340000000000000u, "-9007199254740993"},
+    {0x4340000000000000u, "9007199254740993.0"},
+    {0x4340000000000000u, "9007199254740992.999999999999999999999999"},
+    {0x4340000000000001u, "9007199254740993.000000000000000000000000001"},
+    {0x4340000000000001u, "9007199254740994"},
+    {0x4340000000000002u, "9007199254740995"},
+    {0x4340000000000002u, "9007199254740995.00000000000000001"},
+    {0x4340000000000002u, "9007199254740996"},
+    {0x4340000000000002u, "9007199254740997"},
+    {0x4330000000000000u, "4503599627370496.5"},
+    {0x4330000000000002u, "4503599627370497.5"},
+    {0x4330000000000001u, "4503599627370497.499999999999999999999"},
+    {0x43F0000000000000u, "18446744073709551615"},
+    {0x43F0000000000000u, "18446744073709551616"},
+    {0x43F0000000000000u, "18446744073709551617"},
+    {0x43E0000000000000u, "9223372036854775807"},
+    {0x43E0000000000000u, "9223372036854775808"},
+    {0x43DFFFFFFFFFFFFFu, "9223372036854774784"},
+    {0x43DFFFFFFFFFFFFFu, "9223372036854775295"},
+    {0x43E0000000000000u, "9223372036854775296"},
+    {0x43E0000000000000u, "9223372036854775297"},
+    {0x43E158E460913D00u, "9999999999999999999"},
+    {0x43E158E460913D00u, "10000000000000000000"},
+    {0x4415AF1D78B58C40u, "99999999999999999999"},
+    {0x4415AF1D78B58C40u, "99999999999999999999e0"},
+    {0x4484EA15B273B38Au, "12345678901234567890123"},
+    {0x7FEFFFFFFFFFFFFFu, "1.7976931348623157e308"},
+    {0xFFEFFFFFFFFFFFFFu, "-1.7976931348623157e308"},
+    {0x7FEFFFFFFFFFFFFFu, "1.7976931348623158e308"},
+    {0x7FEFFFFFFFFFFFFFu, "1.7976931348623158079e308"},
+    {0x7FEFFFFFFFFFFFFFu, "1.797693134862315807e308"},
+    {0x7FF0000000000000u, "1.797693134862315808e308"},
+    {0x7FF0000000000000u, "1.7976931348623159e308"},
+    {0xFFF0000000000000u, "-1.7976931348623159e308"},
+    {0x7FEFFFFFFFFFFFFFu, "17976931348623157e292"},
+    {0x7FE1CCF385EBC8A0u, "1e308"},
+    {0x7FF0000000000000u, "1e309"},
+    {0xFFF0000000000000u, "-1e309"},
+    {0x7FF0000000000000u, "9e308"},
+    {0x7FF0000000000000u, "1e400"},
+    {0x7FF0000000000000u, "0.1e310"},
+    {0x7FF0000000000000u, "1e99999999999999999999999"},
+    {0xFFF0000000000000u, "-1e2147483648"},
+    {0x7FF0000000000000u, "1e9223372036854775808"},
+    {0x0000000000000001u, "5e-324"},
+    {0x0000000000000001u, "4.9406564584124654e-324"},
+    {0x0000000000000001u, "4.9e-324"},
+    {0x0000000000000001u, "3e-324"},
+    {0x0000000000000001u, "2.5e-324"},
+    {0x0000000000000001u, "2.4703282292062328e-324"},
+    {0x0000000000000001u, "2.47032822920623273e-324"},
+    {0x0000000000000000u, "2.4703282292062327e-324"},
+    {0x0000000000000000u, "2.47032822920623272e-324"},
+    {0x0000000000000000u, "2e-324"},
+    {0x8000000000000000u, "-2e-324"},
+    {0x0000000000000001u, "7.4e-324"},
+    {0x0000000000000002u, "7.5e-324"},
+    {0x0000000000000002u, "1e-323"},
+    {0x0000000000000000u, "1e-324"},
+    {0x0000000000000000u, "1e-325"},
+    {0x0000000000000000u, "1e-400"},
+    {0x8000000000000000u, "-1e-400"},
+    {0x0000000000000000u, "1e-99999999999999999999"},
+    {0x0000000000000000u, "123456789e-9999999999"},
+    {0x0010000000000000u, "2.2250738585072014e-308"},
+    {0x000FFFFFFFFFFFFFu, "2.2250738585072011e-308"},
+    {0x0010000000000000u, "2.2250738585072012e-308"},
+    {0x000FFFFFFFFFFFFFu, "2.225073858507201e-308"},
+    {0x0010000000000000u, "2.2250738585072013e-308"},
+    {0x0010000000000001u, "2.225073858507202e-308"},
     {0x000FFFFFFFFFFFFFu, "2.22507385850720113605740979670913197593481954635164564e-308"},
-    {0x0010000000000000u, "2.22507385850720113605740979670913197593481954635164565e-308"}, {0x001FFFFFFFFFFFFFu, "4.4501477170144023e-308"},
-    {0x3FB999999999999Au, "0.1"}, {0x3FC999999999999Au, "0.2"}, {0x3FD3333333333333u, "0.3"}, {0x3FD3333333333334u, "0.30000000000000004"},
+    {0x0010000000000000u, "2.22507385850720113605740979670913197593481954635164565e-308"},
+    {0x001FFFFFFFFFFFFFu, "4.4501477170144023e-308"},
+    {0x3FB999999999999Au, "0.1"},
+    {0x3FC999999999999Au, "0.2"},
+    {0x3FD3333333333333u, "0.3"},
+    {0x3FD3333333333334u, "0.30000000000000004"},
     {0x3FB999999999999Au, "0.1000000000000000055511151231257827021181583404541015625"},
     {0x3FB999999999999Au, "0.10000000000000000555111512312578270211815834045410156250000000000001"},
-    {0x3FE0000000000002u, "0.500000000000000166533453693773481063544750213623046875"}, {0x42C0000000000002u, "3.518437208883201171875e13"},
-    {0x43389E56EE5E7A58u, "6.9294956446009195e15"}, {0x404F44ABD5AA7CA4u, "62.5364939768271845828"}, {0x3E0BD5CBAEF0FD0Cu, "8.10109172351e-10"},
-    {0x3FF8000000000000u, "1.50000000000000011102230246251565404"}, {0x3E60000000000000u, "2.9802322387695312e-08"},
-    {0x3E60000000000000u, "2.9802322387695313e-8"}, {0x5CC3220DCD5899FDu, "7120190517612959703e120"},
-    {0x3FD4B8F2F1E5A28Cu, "3.2378839133029012895883524125015321748630094140479e-1"}, {0x43389E56EE5E7A58u, "6929495644600919.5"},
-    {0x7D13EE2EE9D5716Du, "3.18223219e294"}, {0x4314976C0803FEACu, "1448997445238699"}, {0x44DFE185D6C70058u, "6.0221409e+23"},
-    {0x3EB0000000000000u, "9.5367431640625e-7"}, {0x496FFFFFFFFFFFFFu, "5708990770823839207320493820740630171355185151999e-3"},
-    {0x6CFBA06371D51D8Au, "9523641452928486765e198"}, {0x64777FE14F40159Bu, "9299437776150998265e157"},
-    {0x5411CFF66922BF44u, "9511739134228537908e78"}, {0x6A7DA2C42FCE2BC5u, "9291670768920183330e186"},
-    {0x5A4CEC72F961CFC5u, "9789510569809118153e108"}, {0x14F307A67F1F69FFu, "9261453446107000190e-226"},
-    {0x0988FEE8275E77E1u, "9922465941194031929e-281"}, {0x7B5058EC9DE7641Cu, "9723520580679062213e267"},
-    {0x6CFBA06371D51D8Au, "9523641452928486765.0000000000000000000000001e198"}, {0x6CFBA06371D51D8Au, "9523641452928486764.999999999e198"},
+    {0x3FE0000000000002u, "0.500000000000000166533453693773481063544750213623046875"},
+    {0x42C0000000000002u, "3.518437208883201171875e13"},
+    {0x43389E56EE5E7A58u, "6.9294956446009195e15"},
+    {0x404F44ABD5AA7CA4u, "62.5364939768271845828"},
+    {0x3E0BD5CBAEF0FD0Cu, "8.10109172351e-10"},
+    {0x3FF8000000000000u, "1.50000000000000011102230246251565404"},
+    {0x3E60000000000000u, "2.9802322387695312e-08"},
+    {0x3E60000000000000u, "2.9802322387695313e-8"},
+    {0x5CC3220DCD5899FDu, "7120190517612959703e120"},
+    {0x3FD4B8F2F1E5A28Cu, "3.2378839133029012895883524125015321748630094140479e-1"},
+    {0x43389E56EE5E7A58u, "6929495644600919.5"},
+    {0x7D13EE2EE9D5716Du, "3.18223219e294"},
+    {0x4314976C0803FEACu, "1448997445238699"},
+    {0x44DFE185D6C70058u, "6.0221409e+23"},
+    {0x3EB0000000000000u, "9.5367431640625e-7"},
+    {0x496FFFFFFFFFFFFFu, "5708990770823839207320493820740630171355185151999e-3"},
+    {0x6CFBA06371D51D8Au, "9523641452928486765e198"},
+    {0x64777FE14F40159Bu, "9299437776150998265e157"},
+    {0x5411CFF66922BF44u, "9511739134228537908e78"},
+    {0x6A7DA2C42FCE2BC5u, "9291670768920183330e186"},
+    {0x5A4CEC72F961CFC5u, "9789510569809118153e108"},
+    {0x14F307A67F1F69FFu, "9261453446107000190e-226"},
+    {0x0988FEE8275E77E1u, "9922465941194031929e-281"},
+    {0x7B5058EC9DE7641Cu, "9723520580679062213e267"},
+    {0x6CFBA06371D51D8Au, "9523641452928486765.0000000000000000000000001e198"},
+    {0x6CFBA06371D51D8Au, "9523641452928486764.999999999e198"},
 };
 
 #define INFINITE ((uint64_t)0x7FF << 52)
@@ -827,8 +1007,9 @@ static void parse_is(const char *text, size_t size, uint64_t want) {
   int finite;
   memcpy(copy, text, size);
   finite = packbuf_i_parse_double(copy, size, &value);
-  expect(bits_of(value) == want && finite == ((want & MAGNITUDE) != INFINITE), "%.*s%s: %016llX, not %016llX, finite %d", size > 150 ? 150 : (int)size, text,
-         size > 150 ? "..." : "", (unsigned long long)bits_of(value), (unsigned long long)want, finite);
+  expect(bits_of(value) == want && finite == ((want & MAGNITUDE) != INFINITE),
+         "%.*s%s: %016llX, not %016llX, finite %d", size > 150 ? 150 : (int)size, text, size > 150 ? "..." : "",
+         (unsigned long long)bits_of(value), (unsigned long long)want, finite);
 }
 
 /* The text of a double, null-terminated; nothing behind the 24 characters it may take is touched. */
@@ -836,7 +1017,8 @@ static size_t format(uint64_t bits, char text[40]) {
   size_t size;
   memset(text, '#', 40);
   size = packbuf_i_format_double(of_bits(bits), text);
-  expect(size >= 3 && size <= 24 && memcmp(text + 24, "################", 16) == 0, "%016llX: length %zu", (unsigned long long)bits, size);
+  expect(size >= 3 && size <= 24 && memcmp(text + 24, "################", 16) == 0, "%016llX: length %zu",
+         (unsigned long long)bits, size);
   text[size < 39 ? size : 39] = 0;
   return size;
 }
@@ -903,7 +1085,8 @@ static void shortest(uint64_t bits) {
   if (n > 1) memmove(again + 1, again + 2, strlen(again) - 1);
   if (memcmp(again, digits, (size_t)n) != 0) { /* nearer, and yet past the closer border: only at a power of two */
     snprintf(again, sizeof again, "%.*e", n - 1, of_bits(bits & MAGNITUDE));
-    expect((bits << 12) == 0 && bits_of(strtod(again, NULL)) != (bits & MAGNITUDE), "%s, but %s is nearer", text, again);
+    expect((bits << 12) == 0 && bits_of(strtod(again, NULL)) != (bits & MAGNITUDE), "%s, but %s is nearer", text,
+           again);
   }
 }
 
@@ -918,10 +1101,12 @@ static void decimal_tables(void) {
   char text[40];
   for (unsigned i = 0; i < sizeof formats / sizeof formats[0]; i++) {
     format(formats[i].bits, text);
-    expect(strcmp(text, formats[i].text) == 0, "%016llX: %s, not %s", (unsigned long long)formats[i].bits, text, formats[i].text);
+    expect(strcmp(text, formats[i].text) == 0, "%016llX: %s, not %s", (unsigned long long)formats[i].bits, text,
+           formats[i].text);
     parse_is(formats[i].text, strlen(formats[i].text), formats[i].bits);
   }
-  for (unsigned i = 0; i < sizeof parses / sizeof parses[0]; i++) parse_is(parses[i].text, strlen(parses[i].text), parses[i].bits);
+  for (unsigned i = 0; i < sizeof parses / sizeof parses[0]; i++)
+    parse_is(parses[i].text, strlen(parses[i].text), parses[i].bits);
 }
 
 static void decimal_hard(void) {
@@ -1051,7 +1236,8 @@ static void exact_parse(const char *digits, size_t size, int power, uint64_t wan
     case 0: at += (size_t)sprintf(text + at, "%.*se%d", (int)size, digits, power); break;
     case 1:
       if (cut < size) {
-        at += (size_t)sprintf(text + at, "%.*s.%.*sE%+d", (int)cut, digits, (int)(size - cut), digits + cut, power + (int)(size - cut));
+        at += (size_t)sprintf(text + at, "%.*s.%.*sE%+d", (int)cut, digits, (int)(size - cut), digits + cut,
+                              power + (int)(size - cut));
         break;
       }
       at += (size_t)sprintf(text + at, "%.*s.000e%d", (int)size, digits, power);
@@ -1091,9 +1277,28 @@ static void decimal_middle(uint64_t low) {
 }
 
 static void decimal_middles(void) {
-  static const uint64_t lows[] = {0, 1, 2, 3, 0x000FFFFFFFFFFFFEu, 0x000FFFFFFFFFFFFFu, 0x0010000000000000u, 0x0010000000000001u, 0x001FFFFFFFFFFFFFu, 0x0020000000000000u,
-                                  0x3FEFFFFFFFFFFFFFu, 0x3FF0000000000000u, 0x4330000000000000u, 0x433FFFFFFFFFFFFFu, 0x4340000000000000u, 0x4340000000000001u,
-                                  0x43DFFFFFFFFFFFFFu, 0x43EFFFFFFFFFFFFFu, 0x43F0000000000000u, 0x44B52D02C7E14AF6u, 0x7FEFFFFFFFFFFFFEu, 0x7FEFFFFFFFFFFFFFu};
+  static const uint64_t lows[] = {0,
+                                  1,
+                                  2,
+                                  3,
+                                  0x000FFFFFFFFFFFFEu,
+                                  0x000FFFFFFFFFFFFFu,
+                                  0x0010000000000000u,
+                                  0x0010000000000001u,
+                                  0x001FFFFFFFFFFFFFu,
+                                  0x0020000000000000u,
+                                  0x3FEFFFFFFFFFFFFFu,
+                                  0x3FF0000000000000u,
+                                  0x4330000000000000u,
+                                  0x433FFFFFFFFFFFFFu,
+                                  0x4340000000000000u,
+                                  0x4340000000000001u,
+                                  0x43DFFFFFFFFFFFFFu,
+                                  0x43EFFFFFFFFFFFFFu,
+                                  0x43F0000000000000u,
+                                  0x44B52D02C7E14AF6u,
+                                  0x7FEFFFFFFFFFFFFEu,
+                                  0x7FEFFFFFFFFFFFFFu};
   static char ones[DIGITS];
   begin("numbers: exact middles of two doubles, and a little more or less in up to 1600 digits");
   for (unsigned i = 0; i < sizeof lows / sizeof lows[0]; i++)
@@ -1189,11 +1394,33 @@ static void integers(void) {
   static const struct {
     const char *text;
     int fits; /* 1: int64; 2: uint64 only; 0: neither */
-  } limits[] = {{"0", 1}, {"-0", 1}, {"1", 1}, {"-1", 1}, {"9223372036854775806", 1}, {"9223372036854775807", 1}, {"9223372036854775808", 2}, {"-9223372036854775807", 1},
-                {"-9223372036854775808", 1}, {"-9223372036854775809", 0}, {"-9223372036854775818", 0}, {"9999999999999999999", 2}, {"10000000000000000000", 2},
-                {"18446744073709551609", 2}, {"18446744073709551614", 2}, {"18446744073709551615", 2}, {"18446744073709551616", 0}, {"18446744073709551620", 0},
-                {"18446744073709551625", 0}, {"-18446744073709551615", 0}, {"-18446744073709551616", 0}, {"20000000000000000000", 0}, {"99999999999999999999", 0},
-                {"184467440737095516150", 0}, {"-184467440737095516160", 0}, {"36893488147419103232", 0}, {"100000000000000000000000000000000000000", 0}};
+  } limits[] = {{"0", 1},
+                {"-0", 1},
+                {"1", 1},
+                {"-1", 1},
+                {"9223372036854775806", 1},
+                {"9223372036854775807", 1},
+                {"9223372036854775808", 2},
+                {"-9223372036854775807", 1},
+                {"-9223372036854775808", 1},
+                {"-9223372036854775809", 0},
+                {"-9223372036854775818", 0},
+                {"9999999999999999999", 2},
+                {"10000000000000000000", 2},
+                {"18446744073709551609", 2},
+                {"18446744073709551614", 2},
+                {"18446744073709551615", 2},
+                {"18446744073709551616", 0},
+                {"18446744073709551620", 0},
+                {"18446744073709551625", 0},
+                {"-18446744073709551615", 0},
+                {"-18446744073709551616", 0},
+                {"20000000000000000000", 0},
+                {"99999999999999999999", 0},
+                {"184467440737095516150", 0},
+                {"-184467440737095516160", 0},
+                {"36893488147419103232", 0},
+                {"100000000000000000000000000000000000000", 0}};
   char text[40], want[40];
   begin("numbers: integers at their limits");
   for (unsigned i = 0; i < sizeof limits / sizeof limits[0]; i++) {
@@ -1203,12 +1430,17 @@ static void integers(void) {
     const int fits = packbuf_i_parse_integer(memcpy(texts.end - size, limits[i].text, size), size, &s, &u);
     expect(fits == limits[i].fits, "%s: %d, not %d", limits[i].text, fits, limits[i].fits);
     if (fits == 1) expect(s == strtoll(limits[i].text, NULL, 10) && u == 77, "%s: %lld", limits[i].text, (long long)s);
-    if (fits == 2) expect(u == strtoull(limits[i].text, NULL, 10) && s == 77, "%s: %llu", limits[i].text, (unsigned long long)u);
+    if (fits == 2)
+      expect(u == strtoull(limits[i].text, NULL, 10) && s == 77, "%s: %llu", limits[i].text, (unsigned long long)u);
   }
   verdict("");
   begin("numbers: u64 and i64 there and back");
   for (uint64_t k = 0; k < 60000; k++) {
-    const uint64_t v = k < 64 ? (uint64_t)1 << k : k < 128 ? ((uint64_t)1 << (k - 64)) - 1 : k < 400 ? ~(k - 128) : k < 600 ? k - 400 : random64() >> below(64);
+    const uint64_t v = k < 64    ? (uint64_t)1 << k
+                       : k < 128 ? ((uint64_t)1 << (k - 64)) - 1
+                       : k < 400 ? ~(k - 128)
+                       : k < 600 ? k - 400
+                                 : random64() >> below(64);
     int64_t s = 77;
     uint64_t u = 77;
     size_t size;
@@ -1216,13 +1448,15 @@ static void integers(void) {
     memset(text, '#', sizeof text);
     size = packbuf_i_format_u64(v, text);
     snprintf(want, sizeof want, "%llu", (unsigned long long)v);
-    expect(size == strlen(want) && memcmp(text, want, size) == 0 && text[size] == '#', "u64 %s: %.*s", want, (int)size, text);
+    expect(size == strlen(want) && memcmp(text, want, size) == 0 && text[size] == '#', "u64 %s: %.*s", want, (int)size,
+           text);
     fits = packbuf_i_parse_integer(memcpy(texts.end - size, text, size), size, &s, &u);
     expect(v >> 63 ? fits == 2 && u == v : fits == 1 && s == (int64_t)v, "u64 %s: %d", want, fits);
     memset(text, '#', sizeof text);
     size = packbuf_i_format_i64((int64_t)v, text);
     snprintf(want, sizeof want, "%lld", (long long)(int64_t)v);
-    expect(size == strlen(want) && memcmp(text, want, size) == 0 && text[size] == '#', "i64 %s: %.*s", want, (int)size, text);
+    expect(size == strlen(want) && memcmp(text, want, size) == 0 && text[size] == '#', "i64 %s: %.*s", want, (int)size,
+           text);
     fits = packbuf_i_parse_integer(memcpy(texts.end - size, text, size), size, &s, &u);
     expect(fits == 1 && s == (int64_t)v, "i64 %s: %d", want, fits);
   }

@@ -1,5 +1,5 @@
-/* tests/lanes.c: the kernels of packing in blocks. "plain" is compared with the layout of spec section 20, bit by bit; every other set that this processor has with
- * "plain". Guard pages lie on both sides of what kernels may touch.
+/* tests/lanes.c: the kernels of packing in blocks. "plain" is compared with the layout of spec section 20, bit by bit;
+ * every other set that this processor has with "plain". Guard pages lie on both sides of what kernels may touch.
  * May use: internals.h, fence.h. Must not know: blocks, batches, the format. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -16,19 +16,23 @@ enum { MOST = 8192 + 4096, CANARY = 0xA5, MARGIN = 128 };
 static fence fenced(void) { return fence_of(MOST); }
 
 /* Where `size` bytes lie: 0 at the end, 1 at the start, else in between at any alignment: where - 2. */
-static uint8_t *place(fence f, size_t size, unsigned where) { return where == 0 ? f.end - size : where == 1 ? f.start : f.start + 1024 + (where - 2) % 64; }
+static uint8_t *place(fence f, size_t size, unsigned where) {
+  return where == 0 ? f.end - size : where == 1 ? f.start : f.start + 1024 + (where - 2) % 64;
+}
 
 /* Room for output there, with canaries around. */
 static uint8_t *output(fence f, size_t size, unsigned where) {
   uint8_t *at = place(f, size, where);
-  uint8_t *from = at - f.start < MARGIN ? f.start : at - MARGIN, *to = f.end - (at + size) < MARGIN ? f.end : at + size + MARGIN;
+  uint8_t *from = at - f.start < MARGIN ? f.start : at - MARGIN,
+          *to = f.end - (at + size) < MARGIN ? f.end : at + size + MARGIN;
   memset(from, CANARY, (size_t)(to - from));
   return at;
 }
 
 /* 1 when the canaries still stand. */
 static int kept(fence f, const uint8_t *at, size_t size) {
-  const uint8_t *from = at - f.start < MARGIN ? f.start : at - MARGIN, *to = f.end - (at + size) < MARGIN ? f.end : at + size + MARGIN;
+  const uint8_t *from = at - f.start < MARGIN ? f.start : at - MARGIN,
+                *to = f.end - (at + size) < MARGIN ? f.end : at + size + MARGIN;
   while (from < at && *from == CANARY) from++;
   while (to > at + size && to[-1] == CANARY) to--;
   return from == at && to == at + size;
@@ -54,7 +58,9 @@ static uint64_t low(unsigned bits) { return bits == 64 ? UINT64_MAX : ((uint64_t
 
 static unsigned where(unsigned i) { return i < 2 ? i : 2 + below(64); }
 
-static size_t size_of_words(unsigned bits, unsigned rows, unsigned width) { return (size_t)128 * ((rows * width + bits - 1) / bits); }
+static size_t size_of_words(unsigned bits, unsigned rows, unsigned width) {
+  return (size_t)128 * ((rows * width + bits - 1) / bits);
+}
 
 /* ---- the definition ---- */
 
@@ -98,14 +104,18 @@ static void definition(void) {
           const uint64_t unit = get(bits, units + (size_t)i * (bits / 8)), code = code_at(bits, words, i, width);
           const uint64_t zero = (unit & low(bits - 1)) == 0 ? unit >> (bits - 1) : unit - codes.base + 2;
           const uint64_t want = kind == 2 ? zero : ((unit - codes.base) & low(bits)) >> codes.shift;
-          expect(code == (want & low(bits)), "T %u width %u rows %u kind %u: code of unit %u", bits, width, rows, kind, i);
+          expect(code == (want & low(bits)), "T %u width %u rows %u kind %u: code of unit %u", bits, width, rows, kind,
+                 i);
         }
         for (unsigned bit = rows * width; bit % bits != 0; bit++)
           for (unsigned lane = 0; lane < lanes; lane++)
-            expect((words[bit / bits * 128 + lane * bits / 8 + bit % bits / 8] >> (bit % 8) & 1) == 0, "T %u width %u rows %u: bit %u of lane %u", bits, width, rows, bit, lane);
-        expect(size == sizeof words || words[size] == CANARY, "T %u width %u rows %u: the words' end", bits, width, rows);
+            expect((words[bit / bits * 128 + lane * bits / 8 + bit % bits / 8] >> (bit % 8) & 1) == 0,
+                   "T %u width %u rows %u: bit %u of lane %u", bits, width, rows, bit, lane);
+        expect(size == sizeof words || words[size] == CANARY, "T %u width %u rows %u: the words' end", bits, width,
+               rows);
         plain(t)->unpack(words, 0, rows, &codes, back, 0);
-        expect(memcmp(units, back, (size_t)rows * 128) == 0, "T %u width %u rows %u kind %u: units back", bits, width, rows, kind);
+        expect(memcmp(units, back, (size_t)rows * 128) == 0, "T %u width %u rows %u kind %u: units back", bits, width,
+               rows, kind);
       }
   }
   verdict();
@@ -129,13 +139,16 @@ static void definition_split(void) {
         for (unsigned i = 0; i < rows * lanes; i++) {
           const uint64_t unit = get(bits, units + (size_t)i * (bits / 8));
           const int set = bitmap[i / 8] >> (i % 8) & 1;
-          expect(code_at(bits, words, i, width) == (unit & low(width)), "T %u width %u rows %u: low bits of %u", bits, width, rows, i);
-          expect(set == (unit >> width != 0) && (!set || high[count] == unit >> width), "T %u width %u rows %u: byte of %u", bits, width, rows, i);
+          expect(code_at(bits, words, i, width) == (unit & low(width)), "T %u width %u rows %u: low bits of %u", bits,
+                 width, rows, i);
+          expect(set == (unit >> width != 0) && (!set || high[count] == unit >> width),
+                 "T %u width %u rows %u: byte of %u", bits, width, rows, i);
           count += set != 0;
         }
         expect(used == count, "T %u width %u rows %u: %u bytes, not %u", bits, width, rows, used, count);
         used = plain(t)->join(words, bitmap, high, count, 0, rows, width, back, 0);
-        expect(used == count && memcmp(units, back, (size_t)rows * 128) == 0, "T %u width %u rows %u: units back", bits, width, rows);
+        expect(used == count && memcmp(units, back, (size_t)rows * 128) == 0, "T %u width %u rows %u: units back", bits,
+               width, rows);
       }
   }
   verdict();
@@ -167,7 +180,8 @@ static const promise promises[] = {
 };
 enum { PROMISES = sizeof promises / sizeof promises[0] };
 
-/* Whether the operating system names all flags; -1: it does not say. Asked apart from cpuid, so that no set goes missing unseen. */
+/* Whether the operating system names all flags; -1: it does not say. Asked apart from cpuid, so that no set goes
+ * missing unseen. */
 static int cpu_has(const char *const *flags) {
   char line[8192];
   int all = -1;
@@ -220,7 +234,9 @@ static void each(const char *what, void (*check)(const packbuf_i_lane_set *set, 
 }
 
 /* Where ahead points: nowhere, in memory, or where reading crashes. */
-static const void *ahead_at(unsigned i) { return i % 4 == 0 ? NULL : i % 4 == 1 ? in.start : i % 4 == 2 ? in.end : (const void *)(uintptr_t)16; }
+static const void *ahead_at(unsigned i) {
+  return i % 4 == 0 ? NULL : i % 4 == 1 ? in.start : i % 4 == 2 ? in.end : (const void *)(uintptr_t)16;
+}
 
 static packbuf_i_codes some_codes(unsigned bits, unsigned width, unsigned i) {
   packbuf_i_codes codes = {random64() & low(bits), (uint8_t)width, 0, 0};
@@ -235,7 +251,10 @@ static void some_units(unsigned bits, unsigned rows, const packbuf_i_codes *code
   const int any = below(8) == 0;
   for (unsigned i = 0; i < rows * (1024 / bits); i++) {
     const uint64_t x = random64(), code = x & low(codes->width) & (x >> 63 ? 0xFF : UINT64_MAX);
-    put(bits, to + (size_t)i * (bits / 8), any ? x : codes->zero ? code < 2 ? code << (bits - 1) : codes->base + code - 2 : codes->base + (code << codes->shift));
+    put(bits, to + (size_t)i * (bits / 8),
+        any           ? x
+        : codes->zero ? code < 2 ? code << (bits - 1) : codes->base + code - 2
+                      : codes->base + (code << codes->shift));
   }
 }
 
@@ -251,8 +270,10 @@ static void check_pack(const packbuf_i_lane_set *set, unsigned t) {
       some_units(bits, rows, &codes, from);
       want = plain(t)->pack(from, rows, &codes, words, NULL, 0);
       got = set->of[t].pack(from, rows, &codes, to, ahead_at(i / 5), (int)stream);
-      expect(got == want, "T %u width %u rows %u shift %u zero %u: OR of the codes", bits, width, rows, codes.shift, codes.zero);
-      expect((want > low(width) || memcmp(words, to, size) == 0) && kept(out, to, size), "T %u width %u rows %u shift %u zero %u stream %u", bits, width, rows, codes.shift, codes.zero, stream);
+      expect(got == want, "T %u width %u rows %u shift %u zero %u: OR of the codes", bits, width, rows, codes.shift,
+             codes.zero);
+      expect((want > low(width) || memcmp(words, to, size) == 0) && kept(out, to, size),
+             "T %u width %u rows %u shift %u zero %u stream %u", bits, width, rows, codes.shift, codes.zero, stream);
     }
 }
 
@@ -269,8 +290,9 @@ static void check_unpack(const packbuf_i_lane_set *set, unsigned t) {
       memcpy(from, words + start, size);
       plain(t)->unpack(words, first, rows, &codes, back, 0);
       set->of[t].unpack((const uint8_t *)((uintptr_t)from - start), first, rows, &codes, to, (int)stream);
-      expect(memcmp(back, to, (size_t)rows * 128) == 0 && kept(out, to, (size_t)rows * 128), "T %u width %u rows %u to %u shift %u zero %u stream %u", bits, width, first,
-             first + rows, codes.shift, codes.zero, stream);
+      expect(memcmp(back, to, (size_t)rows * 128) == 0 && kept(out, to, (size_t)rows * 128),
+             "T %u width %u rows %u to %u shift %u zero %u stream %u", bits, width, first, first + rows, codes.shift,
+             codes.zero, stream);
     }
 }
 
@@ -286,12 +308,15 @@ static void check_alignments(const packbuf_i_lane_set *set, unsigned t) {
       uint64_t want;
       some_units(bits, rows, &codes, from);
       want = plain(t)->pack(from, rows, &codes, words, NULL, 0);
-      expect(set->of[t].pack(from, rows, &codes, to, NULL, (int)stream) == want, "T %u width %u at %u: OR of the codes", bits, width, a);
-      expect((want > low(width) || memcmp(words, to, size) == 0) && kept(out, to, size), "T %u width %u at %u", bits, width, a);
+      expect(set->of[t].pack(from, rows, &codes, to, NULL, (int)stream) == want, "T %u width %u at %u: OR of the codes",
+             bits, width, a);
+      expect((want > low(width) || memcmp(words, to, size) == 0) && kept(out, to, size), "T %u width %u at %u", bits,
+             width, a);
       again = output(out2, (size_t)rows * 128, 2 + a * 3);
       plain(t)->unpack(words, 0, rows, &codes, back, 0);
       set->of[t].unpack(words, 0, rows, &codes, again, (int)stream);
-      expect(memcmp(back, again, (size_t)rows * 128) == 0 && kept(out2, again, (size_t)rows * 128), "T %u width %u at %u: unpacked", bits, width, a);
+      expect(memcmp(back, again, (size_t)rows * 128) == 0 && kept(out2, again, (size_t)rows * 128),
+             "T %u width %u at %u: unpacked", bits, width, a);
     }
 }
 
@@ -316,7 +341,20 @@ static packbuf_i_spread define_spread(unsigned bits, const uint8_t *from, unsign
   return s;
 }
 
-enum { ZERO, PLAIN_ZEROS, BOTH_ZEROS, ONES_AND_ZEROS, ONES, NARROW, HALF, ANY, ANY_AND_ZERO, A_BIT, A_BIT_AND_MINUS_ZERO, CONTENTS };
+enum {
+  ZERO,
+  PLAIN_ZEROS,
+  BOTH_ZEROS,
+  ONES_AND_ZEROS,
+  ONES,
+  NARROW,
+  HALF,
+  ANY,
+  ANY_AND_ZERO,
+  A_BIT,
+  A_BIT_AND_MINUS_ZERO,
+  CONTENTS
+};
 
 static void some_content(unsigned bits, unsigned count, unsigned content, uint8_t *to) {
   const uint64_t value = random64(), sign = (uint64_t)1 << (bits - 1), bit = (uint64_t)1 << below(bits);
@@ -376,7 +414,8 @@ static void check_scan(const packbuf_i_lane_set *set, unsigned t) {
       for (unsigned i = 0; i < rows; i++)
         if (random64() & 1)
           for (unsigned k = 0; k < 1024 / bits; k++) put(bits, from + i * 128 + k * (bits / 8), value);
-      expect(plain(t)->dense(from, rows, value) == set->of[t].dense(from, rows, value), "T %u rows %u content %u: dense", bits, rows, content);
+      expect(plain(t)->dense(from, rows, value) == set->of[t].dense(from, rows, value),
+             "T %u rows %u content %u: dense", bits, rows, content);
     }
 }
 
@@ -384,7 +423,8 @@ static void check_lines(const packbuf_i_lane_set *set, unsigned t) {
   static const int64_t steps[] = {0, 1, -1, 3, 127, -128};
   const unsigned bits = 8u << t;
   for (unsigned count = 0; count <= 4096 && count <= 65536 / bits; count += count < 300 ? 1 : TAP_STEP * 7) {
-    const uint64_t value = random64() & low(bits), step = count % 7 == 6 ? random64() & low(bits) : (uint64_t)steps[count % 7] & low(bits);
+    const uint64_t value = random64() & low(bits),
+                   step = count % 7 == 6 ? random64() & low(bits) : (uint64_t)steps[count % 7] & low(bits);
     const size_t size = (size_t)count * (bits / 8);
     for (unsigned i = 0; i < 6; i++) {
       uint8_t *to = output(out, size, where(i % 3));
@@ -395,7 +435,8 @@ static void check_lines(const packbuf_i_lane_set *set, unsigned t) {
       expect(set->of[t].along(to, count, value, step) == count, "T %u count %u where %u: along", bits, count, i);
       if (count == 0) continue;
       to[wrong * (bits / 8) + below(bits / 8)] ^= (uint8_t)(1u << below(8));
-      expect(set->of[t].along(to, count, value, step) == wrong, "T %u count %u where %u: along to %u", bits, count, i, wrong);
+      expect(set->of[t].along(to, count, value, step) == wrong, "T %u count %u where %u: along to %u", bits, count, i,
+             wrong);
     }
   }
 }
@@ -413,11 +454,13 @@ static void check_bends(const packbuf_i_lane_set *set, unsigned t) {
       for (unsigned at = 0, some; at < count; at += some) {
         some = 1 + below(i & 1 ? 4 : 300);
         if (some > count - at) some = count - at;
-        plain(t)->line(from + (size_t)at * unit, some, random64() & low(bits), i & 2 ? random64() & low(bits) : below(3), 0);
+        plain(t)->line(from + (size_t)at * unit, some, random64() & low(bits),
+                       i & 2 ? random64() & low(bits) : below(3), 0);
       }
       want = plain(t)->bends(from + unit, rows, back);
       got = set->of[t].bends(from + unit, rows, to);
-      expect(got == want && memcmp(back, to, bytes) == 0 && kept(out, to, bytes), "T %u rows %u where %u: %u bends, not %u", bits, rows, i, got, want);
+      expect(got == want && memcmp(back, to, bytes) == 0 && kept(out, to, bytes),
+             "T %u rows %u where %u: %u bends, not %u", bits, rows, i, got, want);
     }
 }
 
@@ -446,17 +489,23 @@ static void check_split(const packbuf_i_lane_set *set, unsigned t) {
       uint8_t *to_map = output(out2, map, where(i / 5 % 3)), *to_high = output(out3, room, where(i / 7 % 3));
       uint64_t want_all, all = 0;
       unsigned want, got;
-      for (unsigned k = 0; k < rows * lanes; k++) put(bits, from + (size_t)k * (bits / 8), random64() & low(random64() % 10 < share ? width + 8 : width));
+      for (unsigned k = 0; k < rows * lanes; k++)
+        put(bits, from + (size_t)k * (bits / 8), random64() & low(random64() % 10 < share ? width + 8 : width));
       want = plain(t)->split(from, rows, width, words, bitmap, high, &want_all, NULL);
       got = set->of[t].split(from, rows, width, to, to_map, to_high, &all, ahead_at(i / 5));
-      expect(want == got && want_all == all, "T %u width %u rows %u: %u bytes, not %u, or the OR", bits, width, rows, got, want);
+      expect(want == got && want_all == all, "T %u width %u rows %u: %u bytes, not %u, or the OR", bits, width, rows,
+             got, want);
       expect(memcmp(words, to, size) == 0 && kept(out, to, size), "T %u width %u rows %u: words", bits, width, rows);
-      expect(memcmp(bitmap, to_map, map) == 0 && kept(out2, to_map, map), "T %u width %u rows %u: bitmap", bits, width, rows);
-      expect(memcmp(high, to_high, want) == 0 && kept(out3, to_high, room), "T %u width %u rows %u: bytes", bits, width, rows);
+      expect(memcmp(bitmap, to_map, map) == 0 && kept(out2, to_map, map), "T %u width %u rows %u: bitmap", bits, width,
+             rows);
+      expect(memcmp(high, to_high, want) == 0 && kept(out3, to_high, room), "T %u width %u rows %u: bytes", bits, width,
+             rows);
       /* units of more bits: what is written is not said, but where */
       memset(from, 255, (size_t)rows * 128);
       got = set->of[t].split(from, rows, width, to, to_map, to_high, &all, NULL);
-      expect(all == low(bits) && got <= rows * lanes && kept(out, to, size) && kept(out2, to_map, map) && kept(out3, to_high, room), "T %u width %u rows %u: too large", bits, width, rows);
+      expect(all == low(bits) && got <= rows * lanes && kept(out, to, size) && kept(out2, to_map, map) &&
+                 kept(out3, to_high, room),
+             "T %u width %u rows %u: too large", bits, width, rows);
     }
 }
 
@@ -468,8 +517,10 @@ static void check_join(const packbuf_i_lane_set *set, unsigned t) {
   for (unsigned width = 1; width <= bits - 8; width++)
     for (unsigned rows = 1; rows <= 64; rows += TAP_STEP) {
       const unsigned i = width * 64 + rows, first = i % 3 ? below(65 - rows) : 0, share = below(11);
-      const size_t start = first * width / bits * 128, size = size_of_words(bits, first + rows, width) - start, map = rows * lanes / 8;
-      uint8_t *from = place(in, size, where(i / 2 % 3)), *from_map = place(in2, map, where(i / 5 % 3)), *from_high, *to = output(out, (size_t)rows * 128, where(i / 3 % 3));
+      const size_t start = first * width / bits * 128, size = size_of_words(bits, first + rows, width) - start,
+                   map = rows * lanes / 8;
+      uint8_t *from = place(in, size, where(i / 2 % 3)), *from_map = place(in2, map, where(i / 5 % 3)), *from_high,
+              *to = output(out, (size_t)rows * 128, where(i / 3 % 3));
       unsigned want, got, bytes = 0, size_of_high;
       for (unsigned k = 0; k < rows * lanes; k++) {
         if (k % 8 == 0) bitmap[first * lanes / 8 + k / 8] = 0;
@@ -483,11 +534,13 @@ static void check_join(const packbuf_i_lane_set *set, unsigned t) {
       memcpy(from_map, bitmap + first * lanes / 8, map);
       memcpy(from_high, high, size_of_high);
       want = plain(t)->join(words, bitmap, high, size_of_high, first, rows, width, back, 0);
-      got = set->of[t].join((const uint8_t *)((uintptr_t)from - start), (const uint8_t *)((uintptr_t)from_map - first * lanes / 8), from_high, size_of_high, first, rows, width, to,
-                            (int)(i & 1));
-      expect(want == bytes && got == bytes, "T %u width %u rows %u to %u: %u bytes used, not %u", bits, width, first, first + rows, got, bytes);
-      expect(memcmp(back, to, (size_t)rows * 128) == 0 && kept(out, to, (size_t)rows * 128), "T %u width %u rows %u to %u, %u of %u bytes", bits, width, first, first + rows,
-             size_of_high, bytes);
+      got = set->of[t].join((const uint8_t *)((uintptr_t)from - start),
+                            (const uint8_t *)((uintptr_t)from_map - first * lanes / 8), from_high, size_of_high, first,
+                            rows, width, to, (int)(i & 1));
+      expect(want == bytes && got == bytes, "T %u width %u rows %u to %u: %u bytes used, not %u", bits, width, first,
+             first + rows, got, bytes);
+      expect(memcmp(back, to, (size_t)rows * 128) == 0 && kept(out, to, (size_t)rows * 128),
+             "T %u width %u rows %u to %u, %u of %u bytes", bits, width, first, first + rows, size_of_high, bytes);
     }
 }
 

@@ -1,6 +1,7 @@
-/* The 170 edge columns on which the codecs that packbuf follows were measured: each comes back exactly in strict mode, or is refused with the error named
- * here. The originals lose or refuse a third of them. The columns stand in the notation of matrix_values.h; those that only Python can express say why.
- * (What inference decides for them is tests/infer_replay.c's matter; here the node's kind and codec are those in the packed buffer.) */
+/* The 170 edge columns on which the codecs that packbuf follows were measured: each comes back exactly in strict mode,
+ * or is refused with the error named here. The originals lose or refuse a third of them. The columns stand in the
+ * notation of matrix_values.h; those that only Python can express say why. (What inference decides for them is
+ * tests/infer_replay.c's matter; here the node's kind and codec are those in the packed buffer.) */
 #include "../packbuf.h"
 #include "tap.h"
 #include "matrix_values.h"
@@ -98,14 +99,18 @@ static const edge edges[] = {
     {79, "a.i64[3](0 1 2) a.i64[2 2](0 1 2 3)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {80, "a.b8[2](1 0)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {81, NULL, OUT, 0, PACKBUF_OK, "an array of texts has no dtype of section 8: the Python layer makes a list of it"},
-    {82, NULL, OUT, 0, PACKBUF_OK, "an array of objects has no dtype of section 8: the Python layer makes a list of it"},
+    {82, NULL, OUT, 0, PACKBUF_OK,
+     "an array of objects has no dtype of section 8: the Python layer makes a list of it"},
     {83, "a.i64[](1) a.i64[](2)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {84, "a.i64[2](0 1) [1 2]", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
-    {85, NULL, OUT, 0, PACKBUF_OK, "datetime64 is an int64 array with a logical type, which the Python layer asks for by schema (tests/storage.c has the schema)"},
-    {86, NULL, OUT, 0, PACKBUF_OK, "a structured dtype is not in section 8: the Python layer refuses it or makes one field a member"},
+    {85, NULL, OUT, 0, PACKBUF_OK,
+     "datetime64 is an int64 array with a logical type, which the Python layer asks for by schema (tests/storage.c has the schema)"},
+    {86, NULL, OUT, 0, PACKBUF_OK,
+     "a structured dtype is not in section 8: the Python layer refuses it or makes one field a member"},
     {87, "a.f32[0]()", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {88, "a.f32[2 0]() a.f32[3 0]()", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
-    {89, "a.i32[3](0 1 2)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, "arrays are in native byte order: the Python layer swaps, the values are tested"},
+    {89, "a.i32[3](0 1 2)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK,
+     "arrays are in native byte order: the Python layer swaps, the values are tested"},
     {90, "a.i64F[2 3](0 1 2 3 4 5)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {91, "a.f16[2](0 1)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
     {92, "a.c128[1](0 1)", LEAF, PACKBUF_CODEC_TYPED_RAGGED, PACKBUF_OK, NULL},
@@ -126,7 +131,8 @@ static const edge edges[] = {
     {107, "t.c64[2](0 0 0 0)", LEAF, PACKBUF_CODEC_RAGGED_TENSOR, PACKBUF_OK, NULL},
     {108, "t.f32[2](1 1)", LEAF, PACKBUF_CODEC_RAGGED_TENSOR, PACKBUF_OK, "the grad flag is not kept (section 16)"},
     {109, "{\"a\" t.i64[1](1)} {\"a\" t.i64[2](1 2)}", DICT, 0, PACKBUF_OK, NULL},
-    {110, NULL, OUT, 0, PACKBUF_OK, "packbuf_tensor cannot describe a sparse tensor: the Python layer makes it dense or refuses it"},
+    {110, NULL, OUT, 0, PACKBUF_OK,
+     "packbuf_tensor cannot describe a sparse tensor: the Python layer makes it dense or refuses it"},
     {111, "t.u16[2](0 0)", LEAF, PACKBUF_CODEC_RAGGED_TENSOR, PACKBUF_OK, NULL},
     {112, "{\"a\" t.bf16[2](0 0)}", DICT, 0, PACKBUF_OK, NULL},
     {113, "{\"a\" t.i64[1](1)} {\"a\" t.f32[1](1)}", DICT, 0, PACKBUF_OK, NULL},
@@ -276,10 +282,12 @@ static const char *there_and_back(const edge *e, const packbuf_value *column, si
         return text;
     }
     if (e->want == LEAF && (node.kind != PACKBUF_LEAF || node.codec != (uint8_t)e->codec)) {
-        snprintf(text, sizeof text, "kind %u, codec %s", (unsigned)node.kind, node.codec ? packbuf_codec_name((packbuf_codec)node.codec) : "-");
-        return text;
+      snprintf(text, sizeof text, "kind %u, codec %s", (unsigned)node.kind,
+               node.codec ? packbuf_codec_name((packbuf_codec)node.codec) : "-");
+      return text;
     }
-    if (e->want != LEAF && node.kind != (e->want == DICT ? PACKBUF_NODE_DICT : PACKBUF_NODE_LIST)) return "the column did not expand as it should";
+    if (e->want != LEAF && node.kind != (e->want == DICT ? PACKBUF_NODE_DICT : PACKBUF_NODE_LIST))
+      return "the column did not expand as it should";
     if (node.rows != rows) return "another number of rows";
     for (size_t i = 0; i < rows; i++) {
         snprintf(text, sizeof text, "row %zu came back different", i);
@@ -303,11 +311,13 @@ static void test_edge(const edge *e)
     column = e->column[0] == '@' ? make_column(e->column, &rows) : mv_column(e->column, &rows);
     mv_trip_begin(&trip, rows, NULL);
     wrong = there_and_back(e, column, rows, &trip);
-    tap_ok(wrong == NULL, "%d: %s %s%s%s%s%s", e->number, e->column, e->want == REFUSED ? "is refused: " : "comes back", e->want == REFUSED ? packbuf_status_name(e->status) : "",
-           e->note ? "; " : "", e->note ? e->note : "", wrong ? "" : "");
+    tap_ok(wrong == NULL, "%d: %s %s%s%s%s%s", e->number, e->column, e->want == REFUSED ? "is refused: " : "comes back",
+           e->want == REFUSED ? packbuf_status_name(e->status) : "", e->note ? "; " : "", e->note ? e->note : "",
+           wrong ? "" : "");
     if (wrong) tap_note("%s", wrong);
     if (!wrong && e->want == REFUSED)
-        tap_ok((e->status == PACKBUF_DEPTH || trip.error.row == 0) && strncmp(trip.error.path, "r", 1) == 0, "%d: the error names the field and the row: %s", e->number, mv_error(&trip.error));
+      tap_ok((e->status == PACKBUF_DEPTH || trip.error.row == 0) && strncmp(trip.error.path, "r", 1) == 0,
+             "%d: the error names the field and the row: %s", e->number, mv_error(&trip.error));
     mv_trip_end(&trip);
     mv_free();
 }
@@ -315,15 +325,46 @@ static void test_edge(const edge *e)
 /* Pairs that the originals make equal: the comparison keeps them apart, and packbuf_equal agrees with it. */
 static void test_comparison(void)
 {
-    static const char *const pairs[] = {"1 true", "1 1.0", "true 1.0", "1 \"1\"", "null missing", "null []", "[] {}", "[] \"\"", "\"\" b\"\"", "0.0 -0.0", "nan nan:7ff8000000000001",
-        "[1 2] a.i64[2](1 2)", "a.i64[2](1 2) t.i64[2](1 2)", "a.i64[2](1 2) a.i32[2](1 2)", "s.f64(1) 1.0", "a.i64[1](1) a.i64[](1)", "a.f32[2 0]() a.f32[3 0]()",
-        "m\":a\" b\"a\"", "m\"x:a\" m\":a\"", "o\"a:b\" o\"c:b\"", "{\"a\" 1} {\"a\" 1 \"b\" null}", "{\"a\" null} {}", "{1 2} {\"1\" 2}", "{1 2} {true 2}", "9223372036854775808 -9223372036854775808",
-        "[1] [1 2]", "18446744073709551616 18446744073709551617", "a.i64[2](1 2) a.i64[2](1 3)"};
-    static const char *const equals[] = {"nan nan", "{\"a\" 1 \"b\" 2} {\"b\" 2 \"a\" 1}", "a.i64[2 3](0 1 2 3 4 5) a.i64F[2 3](0 1 2 3 4 5)", "[] []", "{} {}", "18446744073709551616 18446744073709551616"};
-    size_t rows;
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        packbuf_value *two = mv_column(pairs[i], &rows);
-        tap_ok(rows == 2 && !mv_same(&two[0], &two[1]) && !packbuf_equal(&two[0], &two[1]) && !packbuf_equal(&two[1], &two[0]), "different: %s", pairs[i]);
+  static const char *const pairs[] = {"1 true",
+                                      "1 1.0",
+                                      "true 1.0",
+                                      "1 \"1\"",
+                                      "null missing",
+                                      "null []",
+                                      "[] {}",
+                                      "[] \"\"",
+                                      "\"\" b\"\"",
+                                      "0.0 -0.0",
+                                      "nan nan:7ff8000000000001",
+                                      "[1 2] a.i64[2](1 2)",
+                                      "a.i64[2](1 2) t.i64[2](1 2)",
+                                      "a.i64[2](1 2) a.i32[2](1 2)",
+                                      "s.f64(1) 1.0",
+                                      "a.i64[1](1) a.i64[](1)",
+                                      "a.f32[2 0]() a.f32[3 0]()",
+                                      "m\":a\" b\"a\"",
+                                      "m\"x:a\" m\":a\"",
+                                      "o\"a:b\" o\"c:b\"",
+                                      "{\"a\" 1} {\"a\" 1 \"b\" null}",
+                                      "{\"a\" null} {}",
+                                      "{1 2} {\"1\" 2}",
+                                      "{1 2} {true 2}",
+                                      "9223372036854775808 -9223372036854775808",
+                                      "[1] [1 2]",
+                                      "18446744073709551616 18446744073709551617",
+                                      "a.i64[2](1 2) a.i64[2](1 3)"};
+  static const char *const equals[] = {"nan nan",
+                                       "{\"a\" 1 \"b\" 2} {\"b\" 2 \"a\" 1}",
+                                       "a.i64[2 3](0 1 2 3 4 5) a.i64F[2 3](0 1 2 3 4 5)",
+                                       "[] []",
+                                       "{} {}",
+                                       "18446744073709551616 18446744073709551616"};
+  size_t rows;
+  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+    packbuf_value *two = mv_column(pairs[i], &rows);
+    tap_ok(
+        rows == 2 && !mv_same(&two[0], &two[1]) && !packbuf_equal(&two[0], &two[1]) && !packbuf_equal(&two[1], &two[0]),
+        "different: %s", pairs[i]);
     }
     for (size_t i = 0; i < sizeof equals / sizeof *equals; i++) {
         packbuf_value *two = mv_column(equals[i], &rows);

@@ -1,13 +1,14 @@
-/* Values for the tests of packing: a notation for columns (tests/matrix.c), a comparison of its own (section 16 of the spec, not packbuf_equal), random
- * numbers, and the way there and back. Test-only; includes nothing but the public part of packbuf.h.
+/* Values for the tests of packing: a notation for columns (tests/matrix.c), a comparison of its own (section 16 of the
+ * spec, not packbuf_equal), random numbers, and the way there and back. Test-only; includes nothing but the public part
+ * of packbuf.h.
  *
  * Notation, white space between tokens:
  *     null missing true false 12 18446744073709551616 -0.5 1e300 nan nan:7ff8000000000001 inf -inf
  *     "text" b"bytes"                              escapes \" \\ \xHH
  *     [1 2 3] {"k" 1 2 true}                       list; dict of key, value, key, value
- *     t.f32[2 2](1 2 3 4) a.i64[0]() s.i8(1)       tensor, array, scalar; elements in row-major order, c64 and c128 as pairs, 0x... as bits; F before [ stores it in Fortran order
- *     m"mime:bytes" o"serializer:bytes"            media, opaque
- *     v*9                                          v nine times
+ *     t.f32[2 2](1 2 3 4) a.i64[0]() s.i8(1)       tensor, array, scalar; elements in row-major order, c64 and c128 as
+ * pairs, 0x... as bits; F before [ stores it in Fortran order m"mime:bytes" o"serializer:bytes"            media,
+ * opaque v*9                                          v nine times
  */
 #ifndef MATRIX_VALUES_H
 #define MATRIX_VALUES_H
@@ -55,10 +56,11 @@ typedef struct mv_dtype {
 } mv_dtype;
 
 static const mv_dtype mv_dtypes[] = {
-    {"i8", PACKBUF_DTYPE_INT, 8}, {"i16", PACKBUF_DTYPE_INT, 16}, {"i32", PACKBUF_DTYPE_INT, 32}, {"i64", PACKBUF_DTYPE_INT, 64},
-    {"u8", PACKBUF_DTYPE_UINT, 8}, {"u16", PACKBUF_DTYPE_UINT, 16}, {"u32", PACKBUF_DTYPE_UINT, 32}, {"u64", PACKBUF_DTYPE_UINT, 64},
-    {"f16", PACKBUF_DTYPE_FLOAT, 16}, {"f32", PACKBUF_DTYPE_FLOAT, 32}, {"f64", PACKBUF_DTYPE_FLOAT, 64}, {"bf16", PACKBUF_DTYPE_BFLOAT, 16},
-    {"c64", PACKBUF_DTYPE_COMPLEX, 64}, {"c128", PACKBUF_DTYPE_COMPLEX, 128}, {"b8", PACKBUF_DTYPE_BOOL, 8},
+    {"i8", PACKBUF_DTYPE_INT, 8},           {"i16", PACKBUF_DTYPE_INT, 16},       {"i32", PACKBUF_DTYPE_INT, 32},
+    {"i64", PACKBUF_DTYPE_INT, 64},         {"u8", PACKBUF_DTYPE_UINT, 8},        {"u16", PACKBUF_DTYPE_UINT, 16},
+    {"u32", PACKBUF_DTYPE_UINT, 32},        {"u64", PACKBUF_DTYPE_UINT, 64},      {"f16", PACKBUF_DTYPE_FLOAT, 16},
+    {"f32", PACKBUF_DTYPE_FLOAT, 32},       {"f64", PACKBUF_DTYPE_FLOAT, 64},     {"bf16", PACKBUF_DTYPE_BFLOAT, 16},
+    {"c64", PACKBUF_DTYPE_COMPLEX, 64},     {"c128", PACKBUF_DTYPE_COMPLEX, 128}, {"b8", PACKBUF_DTYPE_BOOL, 8},
     {"e4", PACKBUF_DTYPE_FLOAT8_E4M3FN, 8}, {"e5", PACKBUF_DTYPE_FLOAT8_E5M2, 8}};
 
 enum { MV_DTYPES = sizeof mv_dtypes / sizeof *mv_dtypes };
@@ -187,7 +189,8 @@ static inline packbuf_value mv_tensor(mv_text *text, unsigned form)
     halves = dtype->code == PACKBUF_DTYPE_COMPLEX ? 2 : 1;
     data = (uint8_t *)mv_alloc((size_t)count * bytes + 1);
     tensor->data = data;
-    for (unsigned d = 0; fortran && d < tensor->rank; d++) strides[d] = d ? strides[d - 1] * (int64_t)shape[d - 1] : (int64_t)bytes;
+    for (unsigned d = 0; fortran && d < tensor->rank; d++)
+      strides[d] = d ? strides[d - 1] * (int64_t)shape[d - 1] : (int64_t)bytes;
     if (fortran) tensor->strides = strides;
     mv_must(text, "(");
     for (uint64_t i = 0; i < count; i++) {
@@ -218,7 +221,8 @@ static inline packbuf_value mv_number(mv_text *text)
         const char *digits = copy[0] == '-' ? copy + 1 : copy;
         size_t n = strlen(digits);
         if (copy[0] == '-') {
-            if (n < 19 || (n == 19 && strcmp(digits, "9223372036854775808") <= 0)) return packbuf_int(strtoll(copy, &stop, 10));
+          if (n < 19 || (n == 19 && strcmp(digits, "9223372036854775808") <= 0))
+            return packbuf_int(strtoll(copy, &stop, 10));
         } else if (n < 20 || (n == 20 && strcmp(digits, "18446744073709551615") <= 0)) {
             uint64_t u = strtoull(copy, &stop, 10);
             return u >> 63 ? packbuf_uint(u) : packbuf_int((int64_t)u);
@@ -303,12 +307,14 @@ static inline packbuf_value mv_value(mv_text *text)
     if (mv_take(text, "a.")) return mv_tensor(text, PACKBUF_FORM_ARRAY);
     if (mv_take(text, "s.")) return mv_tensor(text, PACKBUF_FORM_SCALAR);
     if (mv_take(text, "nan") || mv_take(text, "-inf") || mv_take(text, "inf")) {
-        uint64_t bits = text->at[-1] == 'n' ? 0x7ff8000000000000u : text->at[-4] == '-' ? 0xfff0000000000000u : 0x7ff0000000000000u;
-        double f;
-        char *end;
-        if (*text->at == ':') {
-            bits = strtoull(text->at + 1, &end, 16);
-            text->at = end;
+      uint64_t bits = text->at[-1] == 'n'   ? 0x7ff8000000000000u
+                      : text->at[-4] == '-' ? 0xfff0000000000000u
+                                            : 0x7ff0000000000000u;
+      double f;
+      char *end;
+      if (*text->at == ':') {
+        bits = strtoull(text->at + 1, &end, 16);
+        text->at = end;
         }
         memcpy(&f, &bits, 8);
         return packbuf_float(f);
@@ -358,12 +364,15 @@ static const uint8_t *mv_element_at(const packbuf_tensor *tensor, uint64_t index
 
 static inline int mv_same_tensor(const packbuf_tensor *a, const packbuf_tensor *b)
 {
-    unsigned a_form = a->form ? a->form : (unsigned)PACKBUF_FORM_TENSOR, b_form = b->form ? b->form : (unsigned)PACKBUF_FORM_TENSOR;
-    uint64_t count = 1;
-    if (a_form != b_form || a->rank != b->rank || a->dtype.code != b->dtype.code || a->dtype.bits != b->dtype.bits || a->dtype.lanes != b->dtype.lanes) return 0;
-    for (unsigned d = 0; d < a->rank; d++) {
-        if (a->shape[d] != b->shape[d]) return 0;
-        count *= a->shape[d];
+  unsigned a_form = a->form ? a->form : (unsigned)PACKBUF_FORM_TENSOR,
+           b_form = b->form ? b->form : (unsigned)PACKBUF_FORM_TENSOR;
+  uint64_t count = 1;
+  if (a_form != b_form || a->rank != b->rank || a->dtype.code != b->dtype.code || a->dtype.bits != b->dtype.bits ||
+      a->dtype.lanes != b->dtype.lanes)
+    return 0;
+  for (unsigned d = 0; d < a->rank; d++) {
+    if (a->shape[d] != b->shape[d]) return 0;
+    count *= a->shape[d];
     }
     for (uint64_t i = 0; i < count; i++)
         if (memcmp(mv_element_at(a, i), mv_element_at(b, i), a->dtype.bits / 8) != 0) return 0;
@@ -379,9 +388,10 @@ static inline int mv_same_dict(const packbuf_value *a, const packbuf_value *b)
         size_t found = 0;
         for (size_t j = 0; j < b->as.dict.count; j++) {
             size_t k = (i + j) % b->as.dict.count;
-            if (mv_same(&a->as.dict.entries[i].key, &b->as.dict.entries[k].key) && mv_same(&a->as.dict.entries[i].value, &b->as.dict.entries[k].value)) {
-                found = 1;
-                break;
+            if (mv_same(&a->as.dict.entries[i].key, &b->as.dict.entries[k].key) &&
+                mv_same(&a->as.dict.entries[i].value, &b->as.dict.entries[k].value)) {
+              found = 1;
+              break;
             }
         }
         if (!found) return 0;
@@ -397,9 +407,11 @@ static inline int mv_same_attribute(const char *a, size_t a_size, const char *b,
 
 static inline int mv_same_media(const packbuf_media *a, const packbuf_media *b)
 {
-    return mv_same_bytes(a->data, a->size, b->data, b->size) && mv_same_attribute(a->mime, a->mime_size, b->mime, b->mime_size) &&
-           mv_same_attribute(a->mode, a->mode_size, b->mode, b->mode_size) && a->height == b->height && a->width == b->width && a->channels == b->channels &&
-           a->has_rate == b->has_rate && (!a->has_rate || memcmp(&a->rate, &b->rate, 8) == 0);
+  return mv_same_bytes(a->data, a->size, b->data, b->size) &&
+         mv_same_attribute(a->mime, a->mime_size, b->mime, b->mime_size) &&
+         mv_same_attribute(a->mode, a->mode_size, b->mode, b->mode_size) && a->height == b->height &&
+         a->width == b->width && a->channels == b->channels && a->has_rate == b->has_rate &&
+         (!a->has_rate || memcmp(&a->rate, &b->rate, 8) == 0);
 }
 
 static inline int mv_same(const packbuf_value *a, const packbuf_value *b)
@@ -421,8 +433,9 @@ static inline int mv_same(const packbuf_value *a, const packbuf_value *b)
     case PACKBUF_STRING:
     case PACKBUF_BYTES: return mv_same_bytes(a->as.text.data, a->as.text.size, b->as.text.data, b->as.text.size);
     case PACKBUF_OPAQUE:
-        return mv_same_bytes(a->as.opaque->data, a->as.opaque->size, b->as.opaque->data, b->as.opaque->size) &&
-               mv_same_bytes(a->as.opaque->serializer, a->as.opaque->serializer_size, b->as.opaque->serializer, b->as.opaque->serializer_size);
+      return mv_same_bytes(a->as.opaque->data, a->as.opaque->size, b->as.opaque->data, b->as.opaque->size) &&
+             mv_same_bytes(a->as.opaque->serializer, a->as.opaque->serializer_size, b->as.opaque->serializer,
+                           b->as.opaque->serializer_size);
     case PACKBUF_MEDIA: return mv_same_media(a->as.media, b->as.media);
     case PACKBUF_TENSOR: return mv_same_tensor(a->as.tensor, b->as.tensor);
     case PACKBUF_LIST:

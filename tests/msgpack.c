@@ -1,4 +1,5 @@
-/* MessagePack cells (section 12 of the spec): the parser, the checker, the writer. Whatever is parsed is checked too: both must say the same. */
+/* MessagePack cells (section 12 of the spec): the parser, the checker, the writer. Whatever is parsed is checked too:
+ * both must say the same. */
 #include "internals.h"
 #include "tap.h"
 
@@ -19,8 +20,9 @@ static packbuf_status parse(const void *data, size_t size, unsigned depth, packb
     check = packbuf_i_msgpack_check(kept, size, depth, 0, &checked);
     *offset = status ? error.offset : 0;
     if (check == PACKBUF_LIMIT) return status;
-    if (status != check || (status && (error.code != status || error.offset != checked.offset || strcmp(error.message, checked.message) != 0)))
-        return (packbuf_status)-1;
+    if (status != check || (status && (error.code != status || error.offset != checked.offset ||
+                                       strcmp(error.message, checked.message) != 0)))
+      return (packbuf_status)-1;
     if (status && packbuf_msgpack_parse(kept, size, depth, &arena, value, NULL) != status) return (packbuf_status)-2;
     return status;
 }
@@ -56,9 +58,12 @@ static void good(const char *hex, packbuf_value expected, const char *shortest)
     uint64_t offset;
     size_t size = 0, measured = 0, n = unhex(hex, data), m = unhex(shortest ? shortest : hex, same);
     packbuf_status status = parse(data, n, 0, &value, &offset);
-    int right = !status && packbuf_equal(&value, &expected) && !packbuf_msgpack_write(&value, NULL, 0, &measured, NULL) &&
-                !packbuf_msgpack_write(&value, out, sizeof out, &size, NULL) && size == measured && size == m && memcmp(out, same, m) == 0;
-    right = right && !packbuf_msgpack_write(&expected, out, sizeof out, &size, NULL) && size == m && memcmp(out, same, m) == 0;
+    int right = !status && packbuf_equal(&value, &expected) &&
+                !packbuf_msgpack_write(&value, NULL, 0, &measured, NULL) &&
+                !packbuf_msgpack_write(&value, out, sizeof out, &size, NULL) && size == measured && size == m &&
+                memcmp(out, same, m) == 0;
+    right = right && !packbuf_msgpack_write(&expected, out, sizeof out, &size, NULL) && size == m &&
+            memcmp(out, same, m) == 0;
     tap_ok(right, "%s", hex);
     if (!right) tap_note("got %s at %d", packbuf_status_name(status), (int)offset);
 }
@@ -151,8 +156,9 @@ static void test_containers(void)
     entries[6].key = packbuf_float(-0.0);
     entries[7].key = packbuf_bigint("18446744073709551616");
     for (int i = 0; i < 8; i++) entries[i].value = packbuf_int(i);
-    good("88 C0 00 C2 01 00 02 CB0000000000000000 03 A0 04 C400 05 CB8000000000000000 06 C71401 3138343436373434303733373039353531363136 07",
-         packbuf_dict(entries, 8), NULL);
+    good(
+        "88 C0 00 C2 01 00 02 CB0000000000000000 03 A0 04 C400 05 CB8000000000000000 06 C71401 3138343436373434303733373039353531363136 07",
+        packbuf_dict(entries, 8), NULL);
     entries[0].value = packbuf_list(items, 3);
     good("81 C0 93 01 A5636166C3A9 91 01", packbuf_dict(entries, 1), NULL);
 }
@@ -160,7 +166,8 @@ static void test_containers(void)
 static void test_lengths(void)
 {
     static const size_t sizes[] = {0, 1, 15, 16, 31, 32, 255, 256, 65535, 65536, 70000};
-    static const unsigned heads[3][11] = {{1, 1, 1, 1, 1, 2, 2, 3, 3, 5, 5}, {2, 2, 2, 2, 2, 2, 2, 3, 3, 5, 5}, {1, 1, 1, 3, 3, 3, 3, 3, 3, 5, 5}};
+    static const unsigned heads[3][11] = {
+        {1, 1, 1, 1, 1, 2, 2, 3, 3, 5, 5}, {2, 2, 2, 2, 2, 2, 2, 3, 3, 5, 5}, {1, 1, 1, 3, 3, 3, 3, 3, 3, 5, 5}};
     static char text[70000];
     static packbuf_value items[70000];
     uint8_t *out = (uint8_t *)malloc(80000);
@@ -169,12 +176,14 @@ static void test_lengths(void)
     for (size_t i = 0; i < 70000; i++) items[i] = packbuf_bool(1);
     for (int kind = 0; kind < 3; kind++) {
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-            packbuf_value again, value = kind == 0 ? packbuf_string_n(text, sizes[i]) : kind == 1 ? packbuf_bytes(text, sizes[i]) : packbuf_list(items, sizes[i]);
-            uint64_t offset;
-            size_t size;
-            right &= !packbuf_msgpack_write(&value, out, 80000, &size, NULL) && size == sizes[i] + heads[kind][i];
-            right &= !parse(out, size, 0, &again, &offset) && packbuf_equal(&value, &again);
-            right &= kind == 2 || again.as.text.data == (const char *)kept + heads[kind][i];
+          packbuf_value again, value = kind == 0   ? packbuf_string_n(text, sizes[i])
+                                       : kind == 1 ? packbuf_bytes(text, sizes[i])
+                                                   : packbuf_list(items, sizes[i]);
+          uint64_t offset;
+          size_t size;
+          right &= !packbuf_msgpack_write(&value, out, 80000, &size, NULL) && size == sizes[i] + heads[kind][i];
+          right &= !parse(out, size, 0, &again, &offset) && packbuf_equal(&value, &again);
+          right &= kind == 2 || again.as.text.data == (const char *)kept + heads[kind][i];
         }
     }
     tap_ok(right, "strings, bytes and lists of 0 to 70000, each with the shortest head");
@@ -211,8 +220,8 @@ static void test_bad(void)
     bad("82 A161 00 D90161 00", PACKBUF_BAD_MSGPACK, 4, "equal strings written differently");
     bad("82 CA3FC00000 00 CB3FF8000000000000 00", PACKBUF_BAD_MSGPACK, 7, "equal floats written differently");
     bad("83 FF 00 C2 00 D0FF C1", PACKBUF_BAD_MSGPACK, 5, "equal keys before another error");
-    bad("82 C71401 3138343436373434303733373039353531363136 00 C8001401 3138343436373434303733373039353531363136 00", PACKBUF_BAD_MSGPACK, 25,
-        "equal integers beyond 64 bits");
+    bad("82 C71401 3138343436373434303733373039353531363136 00 C8001401 3138343436373434303733373039353531363136 00",
+        PACKBUF_BAD_MSGPACK, 25, "equal integers beyond 64 bits");
     bad("D4 00 00", PACKBUF_BAD_MSGPACK, 0, "an unknown extension");
     bad("D6 FF 00000000", PACKBUF_BAD_MSGPACK, 0, "a timestamp");
     bad("C7 00", PACKBUF_BAD_MSGPACK, 2, "an extension without a type");
@@ -237,7 +246,8 @@ static void test_bad_extensions(void)
     bad("C70602 03 00 08 00 05 06", PACKBUF_BAD_MSGPACK, 0, "bytes after the elements");
     bad("C70C02 03 00 10 01 FFFFFFFFFFFFFF3F", PACKBUF_BAD_MSGPACK, 0, "elements that are not there");
     bad("C70C02 03 00 10 01 0000000000000040", PACKBUF_BAD_MSGPACK, 0, "a tensor of 2^63 bytes");
-    bad("C71402 03 00 10 02 0000000000000000 0000000000000040", PACKBUF_BAD_MSGPACK, 0, "an empty tensor of 2^63 bytes a row");
+    bad("C71402 03 00 10 02 0000000000000000 0000000000000040", PACKBUF_BAD_MSGPACK, 0,
+        "an empty tensor of 2^63 bytes a row");
     bad("C70602 02 06 08 00 02", PACKBUF_BAD_MSGPACK, 8, "half an extension");
     bad("C70502 02 06 08 00 02", PACKBUF_BAD_MSGPACK, 0, "a bool of 2");
     bad("C70003", PACKBUF_BAD_MSGPACK, 0, "media without anything");
@@ -261,8 +271,12 @@ static void test_bad_extensions(void)
 static void test_cells(void)
 {
     packbuf_error error;
-    tap_ok(packbuf_i_msgpack_check((const uint8_t *)"\xC0", 1, 0, 1, &error) == PACKBUF_BAD_MSGPACK && error.offset == 0, "a cell is not nil");
-    tap_ok(packbuf_i_msgpack_check((const uint8_t *)"\xC0\xC0", 2, 0, 1, &error) == PACKBUF_BAD_MSGPACK && error.offset == 1, "what follows is wrong first");
+    tap_ok(
+        packbuf_i_msgpack_check((const uint8_t *)"\xC0", 1, 0, 1, &error) == PACKBUF_BAD_MSGPACK && error.offset == 0,
+        "a cell is not nil");
+    tap_ok(packbuf_i_msgpack_check((const uint8_t *)"\xC0\xC0", 2, 0, 1, &error) == PACKBUF_BAD_MSGPACK &&
+               error.offset == 1,
+           "what follows is wrong first");
     tap_ok(packbuf_i_msgpack_check((const uint8_t *)"\x91\xC0", 2, 0, 1, NULL) == PACKBUF_OK, "nils within are fine");
     tap_ok(packbuf_i_msgpack_check(NULL, 0, 0, 1, NULL) == PACKBUF_BAD_MSGPACK, "no bytes at all");
 }
@@ -281,12 +295,15 @@ static void test_depth(void)
     tap_ok(parse(data, 514, 0, &value, &offset) == PACKBUF_DEPTH && offset == 512, "513 are not read");
     tap_ok(parse(data, 514, 513, &value, &offset) == PACKBUF_OK, "unless the caller says so");
     data[513] = 0x91;
-    tap_ok(parse(data, sizeof data, UINT32_MAX, &value, &offset) == PACKBUF_DEPTH && offset == 4096, "no limit goes beyond 4096");
+    tap_ok(parse(data, sizeof data, UINT32_MAX, &value, &offset) == PACKBUF_DEPTH && offset == 4096,
+           "no limit goes beyond 4096");
     for (size_t i = 0; i < 1200; i += 2) memcpy(data + i, "\x81\x05", 2);
     tap_ok(parse(data, 1200, 0, &value, &offset) == PACKBUF_DEPTH && offset == 1024, "513 maps are not read");
     levels[0] = packbuf_int(1);
     for (size_t i = 1; i < 600; i++) levels[i] = packbuf_list(&levels[i - 1], 1);
-    tap_ok(!packbuf_i_msgpack_can(&levels[512], 512, NULL, NULL) && packbuf_i_msgpack_can(&levels[513], 512, NULL, NULL) == PACKBUF_DEPTH, "the same for values");
+    tap_ok(!packbuf_i_msgpack_can(&levels[512], 512, NULL, NULL) &&
+               packbuf_i_msgpack_can(&levels[513], 512, NULL, NULL) == PACKBUF_DEPTH,
+           "the same for values");
 }
 
 /* ---- tensors, media, opaque ---- */
@@ -307,8 +324,8 @@ static void round_trip(packbuf_value value, const char *hex, const char *what)
     uint64_t offset;
     size_t n = unhex(hex, expected), size = 0, measured = 0;
     packbuf_status status = packbuf_msgpack_write(&value, out, sizeof out, &size, NULL);
-    int right = !status && !packbuf_msgpack_write(&value, NULL, 0, &measured, NULL) && measured == size && size == n && memcmp(out, expected, n) == 0 &&
-                !parse(out, size, 0, &again, &offset) && packbuf_equal(&value, &again);
+    int right = !status && !packbuf_msgpack_write(&value, NULL, 0, &measured, NULL) && measured == size && size == n &&
+                memcmp(out, expected, n) == 0 && !parse(out, size, 0, &again, &offset) && packbuf_equal(&value, &again);
     tap_ok(right, "%s", what);
 }
 
@@ -337,26 +354,35 @@ static void test_tensors(void)
     tensor.form = PACKBUF_FORM_ARRAY;
     tensor.shape = across;
     tensor.strides = transposed;
-    round_trip(value, "C72002 02001002 0300000000000000 0200000000000000 0100 0400 0200 0500 0300 FAFF", "a transposed array");
+    round_trip(value, "C72002 02001002 0300000000000000 0200000000000000 0100 0400 0200 0500 0300 FAFF",
+               "a transposed array");
     tensor.shape = shape;
     tensor.strides = backwards;
     tensor.data = &rows[1][2];
-    round_trip(value, "C72002 02001002 0200000000000000 0300000000000000 FAFF 0500 0400 0300 0200 0100", "an array backwards");
+    round_trip(value, "C72002 02001002 0200000000000000 0300000000000000 FAFF 0500 0400 0300 0200 0100",
+               "an array backwards");
     device.type = 2;
     device.id = 0;
     device.copy = copy_hook;
     device.context = &copies;
     tensor.device = &device;
-    tap_ok(!packbuf_msgpack_write(&value, out, sizeof out, &size, &error) && size == 35 && out[23] == 0xFA && copies == 94, "a device's array: a copy for each piece");
+    tap_ok(
+        !packbuf_msgpack_write(&value, out, sizeof out, &size, &error) && size == 35 && out[23] == 0xFA && copies == 94,
+        "a device's array: a copy for each piece");
     tensor.strides = NULL;
     tensor.data = rows;
-    tap_ok(!packbuf_msgpack_write(&value, out, sizeof out, &size, NULL) && out[23] == 1 && copies == 93, "one when it is contiguous");
-    tap_ok(!packbuf_msgpack_write(&value, NULL, 0, &size, NULL) && copies == 93 && packbuf_msgpack_write(&value, out, 30, &size, NULL) == PACKBUF_CAPACITY && copies == 93,
+    tap_ok(!packbuf_msgpack_write(&value, out, sizeof out, &size, NULL) && out[23] == 1 && copies == 93,
+           "one when it is contiguous");
+    tap_ok(!packbuf_msgpack_write(&value, NULL, 0, &size, NULL) && copies == 93 &&
+               packbuf_msgpack_write(&value, out, 30, &size, NULL) == PACKBUF_CAPACITY && copies == 93,
            "none to measure, none into too small a destination");
     copies = 0;
-    tap_ok(packbuf_msgpack_write(&value, out, sizeof out, &size, &error) == PACKBUF_READ_ONLY && error.code == PACKBUF_READ_ONLY, "the hook's failure is passed on");
+    tap_ok(packbuf_msgpack_write(&value, out, sizeof out, &size, &error) == PACKBUF_READ_ONLY &&
+               error.code == PACKBUF_READ_ONLY,
+           "the hook's failure is passed on");
     device.copy = NULL;
-    tap_ok(packbuf_msgpack_write(&value, out, sizeof out, &size, &error) == PACKBUF_UNSUPPORTED_DEVICE, "a device without a hook");
+    tap_ok(packbuf_msgpack_write(&value, out, sizeof out, &size, &error) == PACKBUF_UNSUPPORTED_DEVICE,
+           "a device without a hook");
     tensor.device = NULL;
     tensor.rank = 0;
     tensor.form = PACKBUF_FORM_SCALAR;
@@ -367,7 +393,8 @@ static void test_tensors(void)
     tensor.form = PACKBUF_FORM_TENSOR;
     tensor.shape = none;
     tensor.data = NULL;
-    round_trip(value, "C71C02 03058003 0000000000000000 0500000000000000 0700000000000000", "a tensor without elements");
+    round_trip(value, "C71C02 03058003 0000000000000000 0500000000000000 0700000000000000",
+               "a tensor without elements");
     tensor.rank = 1;
     tensor.shape = shape + 1;
     tensor.data = bools;
@@ -375,12 +402,14 @@ static void test_tensors(void)
     round_trip(value, "C70F02 03060801 0300000000000000 000101", "a tensor of bools");
     tensor.rank = 0;
     tensor.data = not_bools;
-    tap_ok(packbuf_msgpack_write(&value, out, sizeof out, &size, &error) == PACKBUF_BAD_BOOL, "a bool of 2 is not written");
+    tap_ok(packbuf_msgpack_write(&value, out, sizeof out, &size, &error) == PACKBUF_BAD_BOOL,
+           "a bool of 2 is not written");
     device.copy = copy_hook;
     copies = 9;
     tensor.device = &device;
     tap_ok(packbuf_msgpack_write(&value, out, sizeof out, &size, &error) == PACKBUF_BAD_BOOL, "nor from a device");
-    tap_ok(parse(out, unhex("92 00 C70602 04021000 003C", out), 0, &again, &offset) == PACKBUF_OK && again.as.list.items[1].as.tensor->form == PACKBUF_FORM_SCALAR &&
+    tap_ok(parse(out, unhex("92 00 C70602 04021000 003C", out), 0, &again, &offset) == PACKBUF_OK &&
+               again.as.list.items[1].as.tensor->form == PACKBUF_FORM_SCALAR &&
                (packbuf_i_big_endian() || again.as.list.items[1].as.tensor->data == kept + 9),
            "elements lie in the data, at any alignment");
 }
@@ -390,74 +419,76 @@ static void can(packbuf_value value, packbuf_status expected, const char *what)
     packbuf_error error;
     size_t size;
     packbuf_status status = packbuf_msgpack_write(&value, NULL, 0, &size, &error);
-    tap_ok(status == expected && (!status || error.code == status) && packbuf_i_msgpack_can(&value, 512, NULL, NULL) == status, "%s: %s",
-           packbuf_status_name(expected), what);
+    tap_ok(status == expected && (!status || error.code == status) &&
+               packbuf_i_msgpack_can(&value, 512, NULL, NULL) == status,
+           "%s: %s", packbuf_status_name(expected), what);
 }
 
 static void test_can(void)
 {
-    static const uint64_t huge[3] = {(uint64_t)1 << 40, (uint64_t)1 << 40, 0}, wide[1] = {(uint64_t)1 << 32}, one[1] = {1};
-    packbuf_tensor tensor, good_tensor;
-    packbuf_media media = packbuf_media_of("x", 1, "\xFF");
-    packbuf_opaque opaque = {"x", 1, "p\x80", 2};
-    packbuf_entry entries[2];
-    packbuf_value items[2], value;
-    memset(&good_tensor, 0, sizeof good_tensor);
-    good_tensor.data = "x";
-    good_tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
-    good_tensor.rank = 1;
-    good_tensor.shape = one;
-    tensor = good_tensor;
-    value = packbuf_tensor_value(&tensor);
-    can(value, PACKBUF_OK, "a tensor");
-    tensor.dtype.bits = 7;
-    can(value, PACKBUF_UNENCODABLE, "a dtype of 7 bits");
-    tensor = good_tensor;
-    tensor.rank = 9;
-    can(value, PACKBUF_UNENCODABLE, "rank 9");
-    tensor = good_tensor;
-    tensor.form = PACKBUF_FORM_SCALAR;
-    can(value, PACKBUF_UNENCODABLE, "a scalar of rank 1");
-    tensor.form = PACKBUF_FORM_LIST;
-    can(value, PACKBUF_UNENCODABLE, "form list");
-    tensor.form = PACKBUF_FORM_BYTES;
-    can(value, PACKBUF_UNENCODABLE, "form bytes");
-    tensor = good_tensor;
-    tensor.shape = wide;
-    can(value, PACKBUF_UNENCODABLE, "4 GiB");
-    tensor.rank = 3;
-    tensor.shape = huge;
-    can(value, PACKBUF_UNENCODABLE, "a shape that overflows");
-    tensor = good_tensor;
-    tensor.data = NULL;
-    can(value, PACKBUF_UNENCODABLE, "no data");
-    can(packbuf_missing(), PACKBUF_UNENCODABLE, "missing");
-    can(packbuf_media_value(&media), PACKBUF_BAD_UTF8, "a mime type that is not UTF-8");
-    media.mime = NULL;
-    media.height = -2;
-    can(packbuf_media_value(&media), PACKBUF_UNENCODABLE, "a height of -2");
-    can(packbuf_opaque_value(&opaque), PACKBUF_BAD_UTF8, "a serializer that is not UTF-8");
-    can(packbuf_bigint("5"), PACKBUF_UNENCODABLE, "a small integer as text");
-    can(packbuf_float(from_bits(0x7FF8000000000001u)), PACKBUF_OK, "a NaN with a payload");
-    items[0] = packbuf_int(1);
-    items[1] = packbuf_missing();
-    can(packbuf_list(items, 2), PACKBUF_UNENCODABLE, "missing in a list");
-    entries[0].key = packbuf_int(1);
-    entries[1].key = packbuf_uint(1);
-    entries[0].value = entries[1].value = packbuf_null();
-    can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "equal keys");
-    entries[1].key = packbuf_float(1.0);
-    can(packbuf_dict(entries, 2), PACKBUF_OK, "1 and 1.0");
-    entries[1].key = packbuf_bool(1);
-    can(packbuf_dict(entries, 2), PACKBUF_OK, "1 and true");
-    entries[1].key = packbuf_list(NULL, 0);
-    can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "a list as a key");
-    entries[1].key = packbuf_tensor_value(&good_tensor);
-    can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "a tensor as a key");
-    entries[1].key = packbuf_missing();
-    can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "missing as a key");
-    entries[1].key = packbuf_string("\xFF");
-    can(packbuf_dict(entries, 2), PACKBUF_BAD_UTF8, "a key that is not UTF-8");
+  static const uint64_t huge[3] = {(uint64_t)1 << 40, (uint64_t)1 << 40, 0}, wide[1] = {(uint64_t)1 << 32},
+                        one[1] = {1};
+  packbuf_tensor tensor, good_tensor;
+  packbuf_media media = packbuf_media_of("x", 1, "\xFF");
+  packbuf_opaque opaque = {"x", 1, "p\x80", 2};
+  packbuf_entry entries[2];
+  packbuf_value items[2], value;
+  memset(&good_tensor, 0, sizeof good_tensor);
+  good_tensor.data = "x";
+  good_tensor.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
+  good_tensor.rank = 1;
+  good_tensor.shape = one;
+  tensor = good_tensor;
+  value = packbuf_tensor_value(&tensor);
+  can(value, PACKBUF_OK, "a tensor");
+  tensor.dtype.bits = 7;
+  can(value, PACKBUF_UNENCODABLE, "a dtype of 7 bits");
+  tensor = good_tensor;
+  tensor.rank = 9;
+  can(value, PACKBUF_UNENCODABLE, "rank 9");
+  tensor = good_tensor;
+  tensor.form = PACKBUF_FORM_SCALAR;
+  can(value, PACKBUF_UNENCODABLE, "a scalar of rank 1");
+  tensor.form = PACKBUF_FORM_LIST;
+  can(value, PACKBUF_UNENCODABLE, "form list");
+  tensor.form = PACKBUF_FORM_BYTES;
+  can(value, PACKBUF_UNENCODABLE, "form bytes");
+  tensor = good_tensor;
+  tensor.shape = wide;
+  can(value, PACKBUF_UNENCODABLE, "4 GiB");
+  tensor.rank = 3;
+  tensor.shape = huge;
+  can(value, PACKBUF_UNENCODABLE, "a shape that overflows");
+  tensor = good_tensor;
+  tensor.data = NULL;
+  can(value, PACKBUF_UNENCODABLE, "no data");
+  can(packbuf_missing(), PACKBUF_UNENCODABLE, "missing");
+  can(packbuf_media_value(&media), PACKBUF_BAD_UTF8, "a mime type that is not UTF-8");
+  media.mime = NULL;
+  media.height = -2;
+  can(packbuf_media_value(&media), PACKBUF_UNENCODABLE, "a height of -2");
+  can(packbuf_opaque_value(&opaque), PACKBUF_BAD_UTF8, "a serializer that is not UTF-8");
+  can(packbuf_bigint("5"), PACKBUF_UNENCODABLE, "a small integer as text");
+  can(packbuf_float(from_bits(0x7FF8000000000001u)), PACKBUF_OK, "a NaN with a payload");
+  items[0] = packbuf_int(1);
+  items[1] = packbuf_missing();
+  can(packbuf_list(items, 2), PACKBUF_UNENCODABLE, "missing in a list");
+  entries[0].key = packbuf_int(1);
+  entries[1].key = packbuf_uint(1);
+  entries[0].value = entries[1].value = packbuf_null();
+  can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "equal keys");
+  entries[1].key = packbuf_float(1.0);
+  can(packbuf_dict(entries, 2), PACKBUF_OK, "1 and 1.0");
+  entries[1].key = packbuf_bool(1);
+  can(packbuf_dict(entries, 2), PACKBUF_OK, "1 and true");
+  entries[1].key = packbuf_list(NULL, 0);
+  can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "a list as a key");
+  entries[1].key = packbuf_tensor_value(&good_tensor);
+  can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "a tensor as a key");
+  entries[1].key = packbuf_missing();
+  can(packbuf_dict(entries, 2), PACKBUF_UNENCODABLE, "missing as a key");
+  entries[1].key = packbuf_string("\xFF");
+  can(packbuf_dict(entries, 2), PACKBUF_BAD_UTF8, "a key that is not UTF-8");
 }
 
 static void test_extensions(void)
@@ -481,10 +512,13 @@ static void test_extensions(void)
     media.mode = "";
     media.rate = 1.5;
     media.has_rate = 1;
-    round_trip(value, "C73C03 86 A46D696D65 A3612F62 A6686569676874 02 A57769647468 CD012C A86368616E6E656C73 00 A46D6F6465 A0 A472617465 CB3FF8000000000000 78797A",
-               "media with all attributes");
+    round_trip(
+        value,
+        "C73C03 86 A46D696D65 A3612F62 A6686569676874 02 A57769647468 CD012C A86368616E6E656C73 00 A46D6F6465 A0 A472617465 CB3FF8000000000000 78797A",
+        "media with all attributes");
     round_trip(packbuf_opaque_value(&opaque), "C70A04 A77069636B6C6535 8005", "an opaque value");
-    round_trip(packbuf_bigint("-9223372036854775809"), "C71401 2D39323233333732303336383534373735383039", "an integer beyond 64 bits");
+    round_trip(packbuf_bigint("-9223372036854775809"), "C71401 2D39323233333732303336383534373735383039",
+               "an integer beyond 64 bits");
     media = packbuf_media_of(text, 0, NULL);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         media.size = sizes[i] - 1; /* and the empty map */
@@ -523,11 +557,13 @@ static void test_many_keys(void)
     int right = 1;
     for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
         uint32_t n = counts[c], second;
-        right &= parse(data, make_map(data, n, 0, 0, &at), 0, &value, &offset) == PACKBUF_OK && value.as.dict.count == n;
+        right &=
+            parse(data, make_map(data, n, 0, 0, &at), 0, &value, &offset) == PACKBUF_OK && value.as.dict.count == n;
         for (second = 1; second < n; second += n / 3 + 1) {
             size = make_map(data, n, second / 2, second, &at);
             right &= parse(data, size, 0, &value, &offset) == PACKBUF_BAD_MSGPACK && offset == at;
-            right &= parse(data, size - 1, 0, &value, &offset) == PACKBUF_BAD_MSGPACK && offset == at; /* the equal key is the first error */
+            right &= parse(data, size - 1, 0, &value, &offset) == PACKBUF_BAD_MSGPACK &&
+                     offset == at; /* the equal key is the first error */
             data[size - 1] = 0xC1;
             right &= parse(data, size, 0, &value, &offset) == PACKBUF_BAD_MSGPACK && offset == at;
         }
@@ -535,7 +571,8 @@ static void test_many_keys(void)
     }
     tap_ok(right, "maps of 2 to 60000 keys, with and without an equal one");
     size = make_map(data, 300000, 0, 0, &at);
-    tap_ok(packbuf_i_msgpack_check(data, size, 0, 0, &error) == PACKBUF_LIMIT && parse(data, size, 0, &value, &offset) == PACKBUF_OK,
+    tap_ok(packbuf_i_msgpack_check(data, size, 0, 0, &error) == PACKBUF_LIMIT &&
+               parse(data, size, 0, &value, &offset) == PACKBUF_OK,
            "300000 keys are too many to check without memory, but are parsed");
     size = 0; /* 20 maps of 13 keys around one of 9000 */
     for (int level = 0; level < 20; level++) {
@@ -548,11 +585,15 @@ static void test_many_keys(void)
         data[size++] = 0x30;
     }
     size += make_map(data + size, 9000, 0, 0, &at);
-    tap_ok(parse(data, size, 0, &value, &offset) == PACKBUF_OK && packbuf_i_msgpack_check(data, size, 0, 0, NULL) == PACKBUF_OK, "nested maps with many keys");
+    tap_ok(parse(data, size, 0, &value, &offset) == PACKBUF_OK &&
+               packbuf_i_msgpack_check(data, size, 0, 0, NULL) == PACKBUF_OK,
+           "nested maps with many keys");
     data[0] = 0x8E;
     memcpy(data + size, "\x05\xC0", 2);
-    tap_ok(parse(data, size + 2, 0, &value, &offset) == PACKBUF_BAD_MSGPACK && offset == size, "an equal key after them");
-    tap_ok(packbuf_i_msgpack_check(data, size + 2, 0, 0, &error) == PACKBUF_BAD_MSGPACK && error.offset == size, "is found without memory");
+    tap_ok(parse(data, size + 2, 0, &value, &offset) == PACKBUF_BAD_MSGPACK && offset == size,
+           "an equal key after them");
+    tap_ok(packbuf_i_msgpack_check(data, size + 2, 0, 0, &error) == PACKBUF_BAD_MSGPACK && error.offset == size,
+           "is found without memory");
     free(data);
 }
 
@@ -560,10 +601,12 @@ static void test_many_keys(void)
 
 static size_t make_rich(uint8_t *data)
 {
-    return unhex("8C A26964 CE00012345 A474657874 A8636166C3A97878 78 01 93 01 CB3FF8000000000000 FF E1 C403000102 C0 C2 C2 81 C3 90 E0 A0"
-                 "CA3FC00000 C71402 04058000 000000000000F83F 00000000000000C0 A2C3A9 C73C03 86 A46D696D65 A3612F62 A6686569676874 02 A57769647468 CD012C"
-                 "A86368616E6E656C73 00 A46D6F6465 A0 A472617465 CB3FF8000000000000 78797A C400 C70A04 A77069636B6C6535 8005"
-                 "02 C71401 2D39323233333732303336383534373735383039 03 C70F02 03060801 0300000000000000 000101", data);
+  return unhex(
+      "8C A26964 CE00012345 A474657874 A8636166C3A97878 78 01 93 01 CB3FF8000000000000 FF E1 C403000102 C0 C2 C2 81 C3 90 E0 A0"
+      "CA3FC00000 C71402 04058000 000000000000F83F 00000000000000C0 A2C3A9 C73C03 86 A46D696D65 A3612F62 A6686569676874 02 A57769647468 CD012C"
+      "A86368616E6E656C73 00 A46D6F6465 A0 A472617465 CB3FF8000000000000 78797A C400 C70A04 A77069636B6C6535 8005"
+      "02 C71401 2D39323233333732303336383534373735383039 03 C70F02 03060801 0300000000000000 000101",
+      data);
 }
 
 static void test_failures(void)
@@ -582,7 +625,8 @@ static void test_failures(void)
     for (size_t capacity = 0; capacity <= full; capacity++) {
         memset(cut, '#', sizeof cut);
         status = packbuf_msgpack_write(&value, cut, capacity, &got, &error);
-        right &= got == full && status == (capacity < full ? PACKBUF_CAPACITY : PACKBUF_OK) && cut[capacity] == '#' && (!status || error.needed == full);
+        right &= got == full && status == (capacity < full ? PACKBUF_CAPACITY : PACKBUF_OK) && cut[capacity] == '#' &&
+                 (!status || error.needed == full);
     }
     tap_ok(right && memcmp(cut, out, full) == 0, "a destination of any size");
     right = 1;
@@ -620,7 +664,9 @@ static void test_failures(void)
         cut[i + 3] = (uint8_t)((500 - i - 5) >> 8);
         cut[i + 4] = (uint8_t)(500 - i - 5);
     }
-    tap_ok(packbuf_msgpack_parse(cut, 500, 0, &a, &value, NULL) == PACKBUF_BAD_MSGPACK && a.used <= 500 * sizeof value + 64, "claims are not believed twice");
+    tap_ok(packbuf_msgpack_parse(cut, 500, 0, &a, &value, NULL) == PACKBUF_BAD_MSGPACK &&
+               a.used <= 500 * sizeof value + 64,
+           "claims are not believed twice");
     packbuf_arena_free(&a);
 }
 
@@ -660,7 +706,8 @@ static void test_memory(void)
         m.fail_at = i;
         packbuf_arena_init(&a, &allocator);
         status = packbuf_msgpack_parse(data, size, 0, &a, &value, &error);
-        right &= status == PACKBUF_OK || (status == PACKBUF_OUT_OF_MEMORY && error.code == status && error.offset == PACKBUF_NOWHERE);
+        right &= status == PACKBUF_OK ||
+                 (status == PACKBUF_OUT_OF_MEMORY && error.code == status && error.offset == PACKBUF_NOWHERE);
         packbuf_arena_free(&a);
         right &= m.live == 0;
         if (m.calls < i) break;
@@ -699,14 +746,16 @@ static void test_nowhere(void)
     texts[2] = packbuf_dict(NULL, 1);
     for (unsigned i = 0; i < 3; i++) {
         size_t size;
-        tap_ok(packbuf_json_write(&texts[i], NULL, 0, &size, NULL) == PACKBUF_UNENCODABLE, "JSON refuses them too (%u)", i);
+        tap_ok(packbuf_json_write(&texts[i], NULL, 0, &size, NULL) == PACKBUF_UNENCODABLE, "JSON refuses them too (%u)",
+               i);
     }
     texts[0] = packbuf_bigint("18446744073709551616");
     texts[0].as.text.data = NULL;
     can(texts[0], PACKBUF_UNENCODABLE, "a big integer without data");
 }
 
-/* A map of an integer to a list of two lists of two lists ... 2^25 times the same text, and no more than 2^20 bytes of it are measured. */
+/* A map of an integer to a list of two lists of two lists ... 2^25 times the same text, and no more than 2^20 bytes of
+ * it are measured. */
 static void test_vast(void)
 {
     packbuf_value levels[26][2], row;
@@ -717,7 +766,8 @@ static void test_vast(void)
     entry.key = packbuf_int(1);
     entry.value = levels[25][0];
     row = packbuf_dict(&entry, 1);
-    tap_ok(packbuf_i_msgpack_encode(&row, PACKBUF_I_DEPTH, &sink, NULL) == PACKBUF_LIMIT && sink.size < (1 << 20) + 256, "measuring stops at its limit");
+    tap_ok(packbuf_i_msgpack_encode(&row, PACKBUF_I_DEPTH, &sink, NULL) == PACKBUF_LIMIT && sink.size < (1 << 20) + 256,
+           "measuring stops at its limit");
     sink.size = UINT64_MAX - 1;
     packbuf_i_push(&sink, NULL, 5);
     packbuf_i_push_byte(&sink, 0);

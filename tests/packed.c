@@ -54,7 +54,8 @@ static int pack_bounded(pair *p) {
   return !packbuf_verify(&t->view, PACKBUF_LEVEL_FULL, &t->error);
 }
 
-static int fill_pair(pair *p, const batches_pool *pool, uint64_t rows, unsigned fields, const packbuf_options *options) {
+static int fill_pair(pair *p, const batches_pool *pool, uint64_t rows, unsigned fields,
+                     const packbuf_options *options) {
   const uint64_t seed = mv_seed;
   packbuf_options plain = *options;
   int good;
@@ -77,7 +78,8 @@ static void end_pair(pair *p) {
 
 static int same_rows(pair *p) {
   const uint64_t rows = p->plain.view.rows;
-  packbuf_value *x = (packbuf_value *)mv_alloc((size_t)(rows + 1) * sizeof *x), *y = (packbuf_value *)mv_alloc((size_t)(rows + 1) * sizeof *y);
+  packbuf_value *x = (packbuf_value *)mv_alloc((size_t)(rows + 1) * sizeof *x),
+                *y = (packbuf_value *)mv_alloc((size_t)(rows + 1) * sizeof *y);
   if (packbuf_read_rows(&p->plain.view, 0, rows, &p->plain.back, x, &p->plain.error)) return 0;
   if (packbuf_read_rows(&p->packed.view, 0, rows, &p->packed.back, y, &p->packed.error)) {
     tap_note("rows: %s", mv_error(&p->packed.error));
@@ -93,10 +95,12 @@ static int same_rows(pair *p) {
 
 static int is_ragged(const packbuf_view *view, uint32_t index) {
   packbuf_node node;
-  return !packbuf_get_node(view, index, &node, NULL) && node.kind == PACKBUF_LEAF && node.codec >= PACKBUF_CODEC_RAGGED_TENSOR && node.rows;
+  return !packbuf_get_node(view, index, &node, NULL) && node.kind == PACKBUF_LEAF &&
+         node.codec >= PACKBUF_CODEC_RAGGED_TENSOR && node.rows;
 }
 
-/* Some rows of all fields, copied out of the plain one, the packed one, and of the ranges that the packed one asks for. */
+/* Some rows of all fields, copied out of the plain one, the packed one, and of the ranges that the packed one asks for.
+ */
 static int same_selection(pair *p, uint64_t *seed, uint64_t *fetched, unsigned *converted) {
   selecting_rows rows;
   packbuf_selection a, b, c;
@@ -121,7 +125,9 @@ static int same_selection(pair *p, uint64_t *seed, uint64_t *fetched, unsigned *
     selecting_copy(&c, c.nodes[i], x.into.ndims != NULL, 64, 1u << 28, &z, error);
     wrong = selecting_same(&x, &y);
     if (!wrong) wrong = selecting_same(&x, &z);
-    if (!wrong && is_ragged(a.view, a.nodes[i]) && memcmp(x.into.offsets, y.into.offsets, (size_t)(x.size.items ? x.size.items : x.size.rows) * 8)) wrong = "offsets";
+    if (!wrong && is_ragged(a.view, a.nodes[i]) &&
+        memcmp(x.into.offsets, y.into.offsets, (size_t)(x.size.items ? x.size.items : x.size.rows) * 8))
+      wrong = "offsets";
     if (!wrong && !x.status) wrong = selecting_check_converted(&b, b.nodes[i], &y, converted);
     if (!wrong && !x.status) wrong = selecting_check_converted(&c, c.nodes[i], &z, converted);
     if (wrong) tap_note("node %u: %s (%d, %d, %d)", a.nodes[i], wrong, (int)x.status, (int)y.status, (int)z.status);
@@ -166,16 +172,19 @@ static void test_parts_misused(void) {
   options.packing = PACKBUF_PACKING_BALANCED;
   memset(&t, 0, sizeof t);
   mv_trip_begin(&t, N, &options);
-  good = !packbuf_add_tensor(&t.batch, "x", &tensor, NULL, &t.error) && !packbuf_measure(&t.batch, &room, &t.error) && !packbuf_write_split(&t.batch, 2, &parts, &t.error) && parts == 2;
+  good = !packbuf_add_tensor(&t.batch, "x", &tensor, NULL, &t.error) && !packbuf_measure(&t.batch, &room, &t.error) &&
+         !packbuf_write_split(&t.batch, 2, &parts, &t.error) && parts == 2;
   one = (uint8_t *)malloc((size_t)room), other = (uint8_t *)malloc((size_t)room);
   good = good && !packbuf_write(&t.batch, other, room, &size, &t.error);
   good = good && !packbuf_write_part(&t.batch, 1, one, room, &t.error);
   refused = packbuf_write_finish(&t.batch, one, room, &size, &t.error) == PACKBUF_INVALID_ARGUMENT;
-  good = good && !packbuf_write_part(&t.batch, 0, one, room, &t.error) && !packbuf_write_part(&t.batch, 1, one, room, &t.error);
+  good = good && !packbuf_write_part(&t.batch, 0, one, room, &t.error) &&
+         !packbuf_write_part(&t.batch, 1, one, room, &t.error);
   good = good && !packbuf_write_finish(&t.batch, one, room, &size, &t.error) && memcmp(one, other, (size_t)size) == 0;
   tap_ok(good && refused, "parts of which one was not written cannot be closed; a part may be written twice");
   refused = packbuf_write_finish(&t.batch, one, room, &size, &t.error) == PACKBUF_INVALID_ARGUMENT;
-  tap_ok(refused && memcmp(one, other, (size_t)size) == 0, "nor can they be closed twice: INVALID_ARGUMENT, and nothing is lost");
+  tap_ok(refused && memcmp(one, other, (size_t)size) == 0,
+         "nor can they be closed twice: INVALID_ARGUMENT, and nothing is lost");
   good = !packbuf_write_part(&t.batch, 0, one, room, &t.error) && !packbuf_write_part(&t.batch, 1, one, room, &t.error);
   good = good && !packbuf_write(&t.batch, other, room, &size, &t.error);
   refused = packbuf_write_finish(&t.batch, one, room, &size, &t.error) == PACKBUF_INVALID_ARGUMENT;
@@ -232,9 +241,12 @@ static void test_random(unsigned batches) {
     end_pair(&p);
     mv_free();
   }
-  tap_ok(rows, "%u random batches, packed, read back as they were; %llu bytes plain, %llu packed", done, (unsigned long long)plain, (unsigned long long)packed);
+  tap_ok(rows, "%u random batches, packed, read back as they were; %llu bytes plain, %llu packed", done,
+         (unsigned long long)plain, (unsigned long long)packed);
   tap_ok(smaller > done / 2, "%u of them became smaller", smaller);
-  tap_ok(selections, "their selections, copied out whole and from the %llu bytes that they ask for, are those of the plain ones", (unsigned long long)fetched);
+  tap_ok(selections,
+         "their selections, copied out whole and from the %llu bytes that they ask for, are those of the plain ones",
+         (unsigned long long)fetched);
   tap_ok(converted > 100, "%u of them as other integers too", converted);
   tap_ok(parts, "in parts, written from last to first, they have the same bytes");
   tap_ok(through, "and through a callback");
@@ -275,7 +287,8 @@ static void test_column(void) {
   good = write_column(&p, &tensor, &options, &data);
   tap_ok(good && data.packing == 1 && p.packed.size * 3 < sizeof ids && p.packed.view.profile == 1,
          "300,000 token ids take %llu bytes", (unsigned long long)p.packed.size);
-  tap_ok(packbuf_get_typed(&data, data.dtype, &elements, &p.packed.error) == PACKBUF_NOT_STORED, "they cannot be had in place: NOT_STORED");
+  tap_ok(packbuf_get_typed(&data, data.dtype, &elements, &p.packed.error) == PACKBUF_NOT_STORED,
+         "they cannot be had in place: NOT_STORED");
   for (unsigned i = 0; i < 2000 && good; i++) {
     const uint64_t first = mv_below(N), count = mv_below(i % 10 ? 3000 : N) % (N - first + 1);
     memset(back, 1, (size_t)count * 8);
@@ -284,7 +297,8 @@ static void test_column(void) {
   }
   tap_ok(good, "any run of them is copied out");
   memset(&scatter, 0, sizeof scatter);
-  tap_ok(packbuf_scatter_measure(&p.packed.batch, &scatter, &p.packed.error) == PACKBUF_INVALID_ARGUMENT, "a packed batch is no list of segments: INVALID_ARGUMENT");
+  tap_ok(packbuf_scatter_measure(&p.packed.batch, &scatter, &p.packed.error) == PACKBUF_INVALID_ARGUMENT,
+         "a packed batch is no list of segments: INVALID_ARGUMENT");
   mv_trip_end(&p.packed);
   memset(&schema, 0, sizeof schema);
   schema.path = "x";
@@ -298,24 +312,28 @@ static void test_column(void) {
   mv_trip_end(&p.packed);
   options.packing = PACKBUF_PACKING_NONE;
   schema.packing = PACKBUF_PACKING_SMALLEST;
-  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 0, "a field's own packing packs it in a plain batch");
+  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 0,
+         "a field's own packing packs it in a plain batch");
   mv_trip_end(&p.packed);
   schema.packing = 6;
   packbuf_arena_init(&p.packed.arena, NULL);
-  tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == PACKBUF_INVALID_ARGUMENT, "a packing that there is not: INVALID_ARGUMENT");
+  tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == PACKBUF_INVALID_ARGUMENT,
+         "a packing that there is not: INVALID_ARGUMENT");
   schema.flags = PACKBUF_KEEP_PLAIN | PACKBUF_REFUSE_NULL;
   for (unsigned packing = PACKBUF_PACKING_DEFAULT; packing <= PACKBUF_PACKING_AUTO; packing++) {
     const packbuf_status want = packing > PACKBUF_PACKING_NONE ? PACKBUF_INVALID_ARGUMENT : PACKBUF_OK;
     schema.packing = (uint8_t)packing;
     tap_ok(packbuf_batch_init(&p.packed.batch, N, &p.packed.arena, &options, &p.packed.error) == want &&
-               (want == PACKBUF_OK || (strcmp(p.packed.error.path, "x") == 0 && strstr(p.packed.error.message, "KEEP_PLAIN"))),
+               (want == PACKBUF_OK ||
+                (strcmp(p.packed.error.path, "x") == 0 && strstr(p.packed.error.message, "KEEP_PLAIN"))),
            "kept plain, with packing %u: %s", packing, want ? "INVALID_ARGUMENT, x, and what to do" : "taken");
   }
   packbuf_arena_free(&p.packed.arena);
   for (unsigned i = 0; i < N; i++) ids[i] = (int64_t)mv_random();
   options.schema_count = 0;
   options.packing = PACKBUF_PACKING_SMALLEST;
-  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 0 && p.packed.size == p.room, "noise stays plain");
+  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 0 && p.packed.size == p.room,
+         "noise stays plain");
   mv_trip_end(&p.packed);
 }
 
@@ -330,7 +348,8 @@ static char stored_as(const packbuf_view *view, const char *name, packbuf_role r
 
 /* A ragged field under each of these names, with equal bytes, and two of equal texts; then how their buffers are
  * stored, and whether those that must be readable in place are, on machines of that byte order. */
-static void check_equal_fields(const char *const *names, const packbuf_options *options, const char *data, const char *offsets) {
+static void check_equal_fields(const char *const *names, const packbuf_options *options, const char *data,
+                               const char *offsets) {
   enum { N = 400 };
   static int64_t numbers[8 * N], ends[N + 1];
   packbuf_text *texts = (packbuf_text *)mv_alloc(N * sizeof *texts);
@@ -343,11 +362,13 @@ static void check_equal_fields(const char *const *names, const packbuf_options *
   memset(as, 0, sizeof as);
   memset(&ragged, 0, sizeof ragged);
   for (unsigned i = 0; i < 8 * N; i++) numbers[i] = mv_below(900);
-  for (unsigned i = 0; i < N; i++) ends[i + 1] = ends[i] + mv_below(8), texts[i].data = (const char *)numbers + 11 * i, texts[i].size = i % 10;
+  for (unsigned i = 0; i < N; i++)
+    ends[i + 1] = ends[i] + mv_below(8), texts[i].data = (const char *)numbers + 11 * i, texts[i].size = i % 10;
   ragged.data = numbers, ragged.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), ragged.items = 8 * N;
   ragged.offsets = ends, ragged.offset_bits = 64;
   mv_trip_begin(&p.packed, N, options);
-  for (unsigned i = 0; i < 7 && good; i++) good = !packbuf_add_ragged(&p.packed.batch, names[i], &ragged, &p.packed.error);
+  for (unsigned i = 0; i < 7 && good; i++)
+    good = !packbuf_add_ragged(&p.packed.batch, names[i], &ragged, &p.packed.error);
   good = good && !packbuf_add_bytes(&p.packed.batch, "text", texts, &p.packed.error) &&
          !packbuf_add_bytes(&p.packed.batch, "none text", texts, &p.packed.error) && pack_bounded(&p) &&
          !packbuf_select(&p.packed.view, 0, NULL, 0, packbuf_rows_all(), &p.packed.back, &all, &p.packed.error);
@@ -356,9 +377,11 @@ static void check_equal_fields(const char *const *names, const packbuf_options *
     const int plain = name[0] == 'n' || name[0] == 'k';
     as[0][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_DATA);
     as[1][i] = stored_as(&p.packed.view, name, PACKBUF_ROLE_OFFSETS);
-    readable = readable && (packbuf_select_ragged(&all, all.nodes[i], &in_place, &p.packed.error) == PACKBUF_OK) == (plain && !bytes_big_endian());
+    readable = readable && (packbuf_select_ragged(&all, all.nodes[i], &in_place, &p.packed.error) == PACKBUF_OK) ==
+                               (plain && !bytes_big_endian());
   }
-  tap_ok(good && strcmp(as[0], data) == 0 && strcmp(as[1], offsets) == 0, "equal fields from %s on: data %s, offsets %s", names[0], as[0], as[1]);
+  tap_ok(good && strcmp(as[0], data) == 0 && strcmp(as[1], offsets) == 0,
+         "equal fields from %s on: data %s, offsets %s", names[0], as[0], as[1]);
   tap_ok(good && readable, "those that ask for it are readable in place, the others packed");
   mv_trip_end(&p.packed);
 }
@@ -386,9 +409,10 @@ static void test_link(void) {
   static const struct {
     uint32_t gbits;
     packbuf_packing packing;
-  } speeds[] = {{0, PACKBUF_PACKING_BALANCED}, {1, PACKBUF_PACKING_SMALLEST}, {2, PACKBUF_PACKING_BALANCED}, {10, PACKBUF_PACKING_BALANCED}, {25, PACKBUF_PACKING_BALANCED},
-                {99, PACKBUF_PACKING_BALANCED}, {100, PACKBUF_PACKING_FASTEST}, {199, PACKBUF_PACKING_FASTEST}, {200, PACKBUF_PACKING_NONE}, {400, PACKBUF_PACKING_NONE},
-                {UINT32_MAX, PACKBUF_PACKING_NONE}};
+  } speeds[] = {{0, PACKBUF_PACKING_BALANCED},  {1, PACKBUF_PACKING_SMALLEST},     {2, PACKBUF_PACKING_BALANCED},
+                {10, PACKBUF_PACKING_BALANCED}, {25, PACKBUF_PACKING_BALANCED},    {99, PACKBUF_PACKING_BALANCED},
+                {100, PACKBUF_PACKING_FASTEST}, {199, PACKBUF_PACKING_FASTEST},    {200, PACKBUF_PACKING_NONE},
+                {400, PACKBUF_PACKING_NONE},    {UINT32_MAX, PACKBUF_PACKING_NONE}};
   enum { N = 5000 };
   static int64_t ids[N];
   uint64_t shape[1] = {N};
@@ -401,7 +425,8 @@ static void test_link(void) {
   memset(&schema, 0, sizeof schema);
   schema.path = "x";
   for (unsigned i = 0; i < N; i++) ids[i] = mv_below(9) ? mv_below(1000) : mv_below(150000);
-  for (unsigned i = 0; i < sizeof speeds / sizeof speeds[0]; i++) good = good && packbuf_packing_for_link(speeds[i].gbits) == speeds[i].packing;
+  for (unsigned i = 0; i < sizeof speeds / sizeof speeds[0]; i++)
+    good = good && packbuf_packing_for_link(speeds[i].gbits) == speeds[i].packing;
   tap_ok(good, "the packing for a link of 0 to 2^32 - 1 Gb/s");
   for (unsigned i = 0; i < sizeof speeds / sizeof speeds[0] && good; i++) {
     for (unsigned by = 0; by < 3 && good; by++) { /* by DEFAULT, by AUTO, of a field alone */
@@ -411,11 +436,14 @@ static void test_link(void) {
       schema.packing = (uint8_t)(by == 2 ? packing : PACKBUF_PACKING_DEFAULT);
       options.schemas = &schema, options.schema_count = 1;
       good = write_column(&asked, &tensor, &options, &data) && data.packing == (packing != PACKBUF_PACKING_NONE);
-      options.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_NONE : by == 1 ? PACKBUF_PACKING_AUTO : PACKBUF_PACKING_DEFAULT);
+      options.packing = (uint8_t)(by == 2   ? PACKBUF_PACKING_NONE
+                                  : by == 1 ? PACKBUF_PACKING_AUTO
+                                            : PACKBUF_PACKING_DEFAULT);
       schema.packing = (uint8_t)(by == 2 ? PACKBUF_PACKING_AUTO : PACKBUF_PACKING_DEFAULT);
       options.link_gbits = speeds[i].gbits;
-      good = good && write_column(&p, &tensor, &options, &data) && p.packed.size == asked.packed.size && p.room == asked.room &&
-             memcmp(p.packed.data, asked.packed.data, (size_t)p.packed.size) == 0 && p.packed.view.profile == (by == 2 ? 0 : (unsigned)packing - PACKBUF_PACKING_NONE);
+      good = good && write_column(&p, &tensor, &options, &data) && p.packed.size == asked.packed.size &&
+             p.room == asked.room && memcmp(p.packed.data, asked.packed.data, (size_t)p.packed.size) == 0 &&
+             p.packed.view.profile == (by == 2 ? 0 : (unsigned)packing - PACKBUF_PACKING_NONE);
       if (!good) tap_note("%lu Gb/s, way %u", (unsigned long)speeds[i].gbits, by);
       mv_trip_end(&p.packed);
       mv_trip_end(&asked.packed);
@@ -425,7 +453,8 @@ static void test_link(void) {
   options = packbuf_default_options();
   options.link_gbits = 400;
   options.packing = PACKBUF_PACKING_SMALLEST;
-  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 3, "a packing that is asked for counts more than the link");
+  tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1 && p.packed.view.profile == 3,
+         "a packing that is asked for counts more than the link");
   mv_trip_end(&p.packed);
 }
 
@@ -447,10 +476,12 @@ static void test_convert(void) {
     for (unsigned bits = 8; bits <= 64; bits *= 2)
       for (unsigned code = PACKBUF_DTYPE_INT; code <= PACKBUF_DTYPE_UINT; code++) {
         const uint64_t first = mv_below(N), count = N - first;
-        good = good && !packbuf_convert_elements(&p.packed.view, &data, first, count, packbuf_dtype_of(code, bits), out, count * bits / 8, &p.packed.error);
+        good = good && !packbuf_convert_elements(&p.packed.view, &data, first, count, packbuf_dtype_of(code, bits), out,
+                                                 count * bits / 8, &p.packed.error);
         for (uint64_t i = 0; good && i < count; i++) {
           uint64_t value = 0;
-          for (unsigned k = 0; k < bits / 8; k++) value |= (uint64_t)out[i * (bits / 8) + (bytes_big_endian() ? bits / 8 - 1 - k : k)] << 8 * k;
+          for (unsigned k = 0; k < bits / 8; k++)
+            value |= (uint64_t)out[i * (bits / 8) + (bytes_big_endian() ? bits / 8 - 1 - k : k)] << 8 * k;
           good = value == (uint64_t)numbers[first + i];
         }
       }
@@ -458,11 +489,17 @@ static void test_convert(void) {
     mv_trip_end(&p.packed);
     numbers[777] = 300, numbers[7000] = -1;
     tap_ok(write_column(&p, &tensor, &options, &data) &&
-               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), out, sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
-               packbuf_convert_elements(&p.packed.view, &data, 0, 7001, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
-               !packbuf_convert_elements(&p.packed.view, &data, 0, 7000, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out, sizeof out, &p.packed.error) &&
-               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32), out, sizeof out, &p.packed.error) == PACKBUF_WRONG_TYPE &&
-               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_INT, 16), out, N * 2 - 1, &p.packed.error) == PACKBUF_CAPACITY && p.packed.error.needed == N * 2,
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8), out,
+                                        sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
+               packbuf_convert_elements(&p.packed.view, &data, 0, 7001, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out,
+                                        sizeof out, &p.packed.error) == PACKBUF_LOSSY &&
+               !packbuf_convert_elements(&p.packed.view, &data, 0, 7000, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 32), out,
+                                         sizeof out, &p.packed.error) &&
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32), out,
+                                        sizeof out, &p.packed.error) == PACKBUF_WRONG_TYPE &&
+               packbuf_convert_elements(&p.packed.view, &data, 0, N, packbuf_dtype_of(PACKBUF_DTYPE_INT, 16), out,
+                                        N * 2 - 1, &p.packed.error) == PACKBUF_CAPACITY &&
+               p.packed.error.needed == N * 2,
            "what does not fit is LOSSY, floats WRONG_TYPE, a small destination CAPACITY");
     mv_trip_end(&p.packed);
   }
@@ -479,8 +516,11 @@ static void test_large(void) {
   for (uint64_t i = 0; i < n; i++) numbers[i] = (int64_t)(i % 10007 * 13 + (i >> 12));
   options.packing = PACKBUF_PACKING_BALANCED;
   tap_ok(write_column(&p, &tensor, &options, &data) && data.packing == 1, "40 MiB are packed past the caches");
-  tap_ok(!packbuf_copy_elements(&p.packed.view, &data, 0, n, back, n * 8, &p.packed.error) && memcmp(back, numbers, (size_t)n * 8) == 0, "and unpacked");
-  tap_ok(!packbuf_copy_elements(&p.packed.view, &data, 1, n - 1, (uint8_t *)back + 1, n * 8, &p.packed.error) && memcmp((uint8_t *)back + 1, numbers + 1, (size_t)n * 8 - 8) == 0,
+  tap_ok(!packbuf_copy_elements(&p.packed.view, &data, 0, n, back, n * 8, &p.packed.error) &&
+             memcmp(back, numbers, (size_t)n * 8) == 0,
+         "and unpacked");
+  tap_ok(!packbuf_copy_elements(&p.packed.view, &data, 1, n - 1, (uint8_t *)back + 1, n * 8, &p.packed.error) &&
+             memcmp((uint8_t *)back + 1, numbers + 1, (size_t)n * 8 - 8) == 0,
          "to any address");
   tap_ok(same_in_parts(&p, 3), "and packed in parts");
   mv_trip_end(&p.packed);
@@ -512,7 +552,9 @@ static void test_broken(void) {
       named += error.rule == PACKBUF_RULE_I15 || error.rule == PACKBUF_RULE_I16 || error.rule == PACKBUF_RULE_D10;
     *byte ^= 0x81;
   }
-  tap_ok(found == tried && named > tried / 8, "%u wrong bytes in block headers: all found by verification, %u refused by name when they are read", tried, named);
+  tap_ok(found == tried && named > tried / 8,
+         "%u wrong bytes in block headers: all found by verification, %u refused by name when they are read", tried,
+         named);
   mv_trip_end(&p.packed);
 }
 
@@ -550,7 +592,8 @@ static void test_broken_index(void) {
 
 static int list_buffer(const packbuf_view *view, uint32_t index, packbuf_role role, packbuf_buffer *buffer) {
   packbuf_node node;
-  return !packbuf_get_node(view, index, &node, NULL) && !packbuf_get_buffer(view, &node, role, 0, buffer, NULL) && buffer->packing == 1;
+  return !packbuf_get_node(view, index, &node, NULL) && !packbuf_get_buffer(view, &node, role, 0, buffer, NULL) &&
+         buffer->packing == 1;
 }
 
 /* A list of which the second half of the rows lack item 1, with packed lengths and masks. */
@@ -571,7 +614,8 @@ static void test_list_masks(void) {
   options.packing = PACKBUF_PACKING_SMALLEST;
   mv_trip_begin(&p.packed, N, &options);
   good = !packbuf_add_values(&p.packed.batch, "x", rows, &p.packed.error) && pack_bounded(&p);
-  good = good && list_buffer(&p.packed.view, 0, PACKBUF_ROLE_LENGTHS, &lengths) && list_buffer(&p.packed.view, item, PACKBUF_ROLE_MISSING, &missing);
+  good = good && list_buffer(&p.packed.view, 0, PACKBUF_ROLE_LENGTHS, &lengths) &&
+         list_buffer(&p.packed.view, item, PACKBUF_ROLE_MISSING, &missing);
   tap_ok(good, "a list of 65,536 rows has packed lengths and a packed mask of what is missing");
   if (good) {
     packbuf_limits limits = packbuf_default_limits();
@@ -579,23 +623,30 @@ static void test_list_masks(void) {
     limits.decoded_bytes = 0;
     for (uint32_t i = 0; i < p.packed.view.buffer_count; i++) {
       packbuf_buffer b;
-      if (!packbuf_get_buffer_at(&p.packed.view, i, &b, NULL) && b.role != PACKBUF_ROLE_DATA && b.packing) limits.decoded_bytes += (b.count * b.dtype.bits + 7) / 8;
+      if (!packbuf_get_buffer_at(&p.packed.view, i, &b, NULL) && b.role != PACKBUF_ROLE_DATA && b.packing)
+        limits.decoded_bytes += (b.count * b.dtype.bits + 7) / 8;
     }
-    good = !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) && packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_LIMIT && error.rule == PACKBUF_RULE_D9;
+    good = !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) &&
+           packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_LIMIT && error.rule == PACKBUF_RULE_D9;
     limits.decoded_bytes += 2 * N * 8 + 2 * N / 8 - 1;
-    good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) && packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_LIMIT;
+    good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) &&
+           packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_LIMIT;
     limits.decoded_bytes++;
-    good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error);
+    good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, &limits, &error) &&
+           !packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error);
     tap_ok(good, "verification charges what is packed of a list or dict once more for each child");
     /* all lengths 2, though the mask says that the second half lacks item 1 */
     for (uint64_t k = 0; k < N / 1024; k++) {
       packbuf_block block;
-      good = good && !packbuf_get_block(&lengths, k, &block, &error) && block.mode == PACKBUF_BLOCK_LINE && block.length == 0;
+      good = good && !packbuf_get_block(&lengths, k, &block, &error) && block.mode == PACKBUF_BLOCK_LINE &&
+             block.length == 0;
       if (k >= N / 2048) bytes_store64(p.packed.data + lengths.headers_at + k * 16, 2);
     }
     seal_all(p.packed.data, p.packed.size);
     good = good && !packbuf_open(&view, p.packed.data, p.packed.size, 0, NULL, &error);
-    tap_ok(good && packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_BAD_MASK && error.rule == PACKBUF_RULE_I6, "a packed mask that contradicts the lengths breaks I6");
+    tap_ok(
+        good && packbuf_verify(&view, PACKBUF_LEVEL_INDEX, &error) == PACKBUF_BAD_MASK && error.rule == PACKBUF_RULE_I6,
+        "a packed mask that contradicts the lengths breaks I6");
   }
   free(rows);
   mv_trip_end(&p.packed);
@@ -612,7 +663,8 @@ static void test_no_memory(void) {
   for (unsigned i = 0; i < N; i++) numbers[i] = mv_below(1000);
   for (unsigned i = 0; i < 101; i++) offsets[i] = i * 49 + i % 7;
   memset(&ragged, 0, sizeof ragged);
-  ragged.data = numbers, ragged.dtype = tensor.dtype, ragged.items = N, ragged.offsets = offsets, ragged.offset_bits = 32;
+  ragged.data = numbers, ragged.dtype = tensor.dtype, ragged.items = N, ragged.offsets = offsets,
+  ragged.offset_bits = 32;
   for (;; at++) {
     failing f = failing_at(at, 0);
     packbuf_allocator allocator = failing_allocator(&f);
@@ -695,16 +747,24 @@ static void test_room_given_back(void) {
     if (!own && way < 3) (void)packbuf_arena_alloc(&arena, 100000, 8); /* the next blocks are larger still */
     options.packing = PACKBUF_PACKING_BALANCED;
     options.alignment_exponent = (uint8_t)exponent;
-    good = !packbuf_batch_init(&batch, shape[0], &arena, &options, &error) && !packbuf_add_tensor(&batch, "x", &tensor, NULL, &error) && !packbuf_measure(&batch, &room, &error);
+    good = !packbuf_batch_init(&batch, shape[0], &arena, &options, &error) &&
+           !packbuf_add_tensor(&batch, "x", &tensor, NULL, &error) && !packbuf_measure(&batch, &room, &error);
     used = arena.used, held = c.held;
-    good = good && !packbuf_pack(&batch, &packed, &size, &error) && 2 * size < room + 4 * alignment && (uintptr_t)packed % alignment == 0;
-    good = good && (way == 2 && own ? arena.used >= used + room : arena.used >= used + size && arena.used <= used + size + slack);
-    good = good && (way == 3 || (own ? c.shrunk == 1 && (way == 2 ? c.held >= held + room : c.held <= held + size + slack) : c.shrunk == 0));
-    good = good && !packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) &&
-           !packbuf_get_node(&view, 0, &node, &error) && !packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) && data.packing == 1 &&
-           !packbuf_copy_elements(&view, &data, 0, shape[0], back, sizeof numbers, &error) && memcmp(back, numbers, (size_t)shape[0] * 8) == 0;
+    good = good && !packbuf_pack(&batch, &packed, &size, &error) && 2 * size < room + 4 * alignment &&
+           (uintptr_t)packed % alignment == 0;
+    good = good && (way == 2 && own ? arena.used >= used + room
+                                    : arena.used >= used + size && arena.used <= used + size + slack);
+    good =
+        good && (way == 3 || (own ? c.shrunk == 1 && (way == 2 ? c.held >= held + room : c.held <= held + size + slack)
+                                  : c.shrunk == 0));
+    good = good && !packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) &&
+           !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) && !packbuf_get_node(&view, 0, &node, &error) &&
+           !packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &data, &error) && data.packing == 1 &&
+           !packbuf_copy_elements(&view, &data, 0, shape[0], back, sizeof numbers, &error) &&
+           memcmp(back, numbers, (size_t)shape[0] * 8) == 0;
     packbuf_arena_free(&arena);
-    tap_ok(good && c.held == 0, "%lu of %lu bytes are kept of the arena, alignment %lu%s", (unsigned long)size, (unsigned long)room, (unsigned long)alignment, ways[way]);
+    tap_ok(good && c.held == 0, "%lu of %lu bytes are kept of the arena, alignment %lu%s", (unsigned long)size,
+           (unsigned long)room, (unsigned long)alignment, ways[way]);
   }
 }
 

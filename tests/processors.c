@@ -1,6 +1,7 @@
-/* tests/processors.c: which kernels run. For every subset of what processors may have: the choice is the best that the subset can run. For every subset of what
- * this one has: a batch is packed and read through the public calls as if that were all, what was chosen is seen to run, and the bytes are the same. Every set
- * of kernels, the one that SIMDe makes too, writes the packed vectors of the spec as they are.
+/* tests/processors.c: which kernels run. For every subset of what processors may have: the choice is the best that the
+ * subset can run. For every subset of what this one has: a batch is packed and read through the public calls as if that
+ * were all, what was chosen is seen to run, and the bytes are the same. Every set of kernels, the one that SIMDe makes
+ * too, writes the packed vectors of the spec as they are.
  * May use: internals.h, tests/repack.c. Must not know: how a kernel works. */
 #include <stddef.h>
 #include <stdint.h>
@@ -39,15 +40,18 @@ static unsigned long packs, unpacks, others, checksums, gathers, texts, switches
 
 static const packbuf_i_lanes *behind(unsigned T) { return &lanes->of[T == 8 ? 0 : T == 16 ? 1 : T == 32 ? 2 : 3]; }
 
-static uint64_t packbuf_i_spy_pack(unsigned T, const uint8_t *units, unsigned rows, const packbuf_i_codes *codes, uint8_t *words, const uint8_t *ahead, int stream) {
+static uint64_t packbuf_i_spy_pack(unsigned T, const uint8_t *units, unsigned rows, const packbuf_i_codes *codes,
+                                   uint8_t *words, const uint8_t *ahead, int stream) {
   packs++;
   return behind(T)->pack(units, rows, codes, words, ahead, stream);
 }
-static void packbuf_i_spy_unpack(unsigned T, const uint8_t *words, unsigned first, unsigned rows, const packbuf_i_codes *codes, uint8_t *units, int stream) {
+static void packbuf_i_spy_unpack(unsigned T, const uint8_t *words, unsigned first, unsigned rows,
+                                 const packbuf_i_codes *codes, uint8_t *units, int stream) {
   unpacks++;
   behind(T)->unpack(words, first, rows, codes, units, stream);
 }
-static void packbuf_i_spy_scan(unsigned T, const uint8_t *units, unsigned rows, packbuf_i_scan_kind kind, packbuf_i_spread *spread) {
+static void packbuf_i_spy_scan(unsigned T, const uint8_t *units, unsigned rows, packbuf_i_scan_kind kind,
+                               packbuf_i_spread *spread) {
   others++;
   behind(T)->scan(units, rows, kind, spread);
 }
@@ -67,17 +71,20 @@ static void packbuf_i_spy_line(unsigned T, uint8_t *units, unsigned count, uint6
   others++;
   behind(T)->line(units, count, value, step, stream);
 }
-static unsigned packbuf_i_spy_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words, uint8_t *bitmap, uint8_t *high, uint64_t *all,
-                                    const uint8_t *ahead) {
+static unsigned packbuf_i_spy_split(unsigned T, const uint8_t *units, unsigned rows, unsigned width, uint8_t *words,
+                                    uint8_t *bitmap, uint8_t *high, uint64_t *all, const uint8_t *ahead) {
   packs++;
   return behind(T)->split(units, rows, width, words, bitmap, high, all, ahead);
 }
-static unsigned packbuf_i_spy_join(unsigned T, const uint8_t *words, const uint8_t *bitmap, const uint8_t *high, unsigned high_size, unsigned first, unsigned rows, unsigned width,
-                                   uint8_t *units, int stream) {
+static unsigned packbuf_i_spy_join(unsigned T, const uint8_t *words, const uint8_t *bitmap, const uint8_t *high,
+                                   unsigned high_size, unsigned first, unsigned rows, unsigned width, uint8_t *units,
+                                   int stream) {
   unpacks++;
   return behind(T)->join(words, bitmap, high, high_size, first, rows, width, units, stream);
 }
-static void packbuf_i_spy_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) { lanes->copy(to, from, size, stream); }
+static void packbuf_i_spy_copy(uint8_t *to, const uint8_t *from, size_t size, int stream) {
+  lanes->copy(to, from, size, stream);
+}
 
 PACKBUF_I_LANES_OF(spy, 8, )
 PACKBUF_I_LANES_OF(spy, 16, )
@@ -154,7 +161,8 @@ static void every_choice(void) {
   for (unsigned i = 0; i < PACKBUF_I_CRC_KERNELS; i++) of_kernels[i] = packbuf_i_crc_kernels[i].needs;
   for (unsigned i = 1; i < PACKBUF_I_LANE_SETS; i++) chain += (of_sets[i - 1] & ~of_sets[i]) != 0;
   for (unsigned i = 1; i < PACKBUF_I_CRC_KERNELS; i++) chain += (of_kernels[i - 1] & ~of_kernels[i]) != 0;
-  tap_ok(chain == 0 && of_sets[0] == 0 && of_kernels[0] == 0, "plain needs nothing, every other kernel what those before it need");
+  tap_ok(chain == 0 && of_sets[0] == 0 && of_kernels[0] == 0,
+         "plain needs nothing, every other kernel what those before it need");
   for (unsigned has = 0; has <= PACKBUF_I_CPU_ALL; has++) {
     const unsigned set = packbuf_i_lane_set_choose(has), kernel = packbuf_i_crc_choose(has);
     needs_of = of_sets;
@@ -162,10 +170,14 @@ static void every_choice(void) {
     needs_of = of_kernels;
     wrong_kernels += !IS_BEST(packbuf_i_crc_kernels, PACKBUF_I_CRC_KERNELS, kernel, has);
 #if PACKBUF_I_X86
-    wrong_copies += packbuf_i_gather_choose(has) != (has & PACKBUF_I_CPU_AVX512F ? packbuf_i_gather_avx512 : has & PACKBUF_I_CPU_AVX ? packbuf_i_gather_avx : packbuf_i_gather_sse2);
-    wrong_copies += packbuf_i_stream_choose(has) != (has & PACKBUF_I_CPU_AVX ? packbuf_i_stream_avx : packbuf_i_stream_sse2);
+    wrong_copies += packbuf_i_gather_choose(has) != (has & PACKBUF_I_CPU_AVX512F ? packbuf_i_gather_avx512
+                                                     : has & PACKBUF_I_CPU_AVX   ? packbuf_i_gather_avx
+                                                                                 : packbuf_i_gather_sse2);
+    wrong_copies +=
+        packbuf_i_stream_choose(has) != (has & PACKBUF_I_CPU_AVX ? packbuf_i_stream_avx : packbuf_i_stream_sse2);
 #else
-    wrong_copies += packbuf_i_gather_choose(has) != packbuf_i_gather_plain || packbuf_i_stream_choose(has) != packbuf_i_gather_plain;
+    wrong_copies += packbuf_i_gather_choose(has) != packbuf_i_gather_plain ||
+                    packbuf_i_stream_choose(has) != packbuf_i_gather_plain;
 #endif
     /* as those ask who run them */
     processor = has;
@@ -176,11 +188,15 @@ static void every_choice(void) {
     sets |= 1u << set;
     kernels |= 1u << kernel;
   }
-  tap_ok(wrong_sets == 0, "of %u subsets of features each gets the best set of kernels that it can run", PACKBUF_I_CPU_ALL + 1u);
+  tap_ok(wrong_sets == 0, "of %u subsets of features each gets the best set of kernels that it can run",
+         PACKBUF_I_CPU_ALL + 1u);
   tap_ok(wrong_kernels == 0, "and the best kernel of checksums");
   tap_ok(wrong_copies == 0, "and the best copies");
-  for (unsigned i = 0; i < PACKBUF_I_LANE_SETS; i++) tap_note("set %s: needs %x%s", packbuf_i_lane_sets[i].name, of_sets[i], sets >> i & 1 ? "" : ", chosen by no processor");
-  for (unsigned i = 0; i < PACKBUF_I_CRC_KERNELS; i++) tap_note("checksums %s: needs %x", packbuf_i_crc_kernels[i].name, of_kernels[i]);
+  for (unsigned i = 0; i < PACKBUF_I_LANE_SETS; i++)
+    tap_note("set %s: needs %x%s", packbuf_i_lane_sets[i].name, of_sets[i],
+             sets >> i & 1 ? "" : ", chosen by no processor");
+  for (unsigned i = 0; i < PACKBUF_I_CRC_KERNELS; i++)
+    tap_note("checksums %s: needs %x", packbuf_i_crc_kernels[i].name, of_kernels[i]);
   tap_ok(kernels == (1u << PACKBUF_I_CRC_KERNELS) - 1, "every kernel of checksums is some processor's best");
 }
 
@@ -210,11 +226,14 @@ static unsigned needs_of_set(const char *name) {
 
 static void attributes(void) {
   const unsigned pext = PACKBUF_I_CPU_FAST_PEXT;
-  tap_ok(named(TEXT_OF(PACKBUF_I_LANES_AVX2)) == needs_of_set("avx2slow") && (named(TEXT_OF(PACKBUF_I_LANES_AVX2)) | pext) == needs_of_set("avx2") &&
-             (named(TEXT_OF(PACKBUF_I_LANES_AVX512)) | pext) == needs_of_set("avx512") && (named(TEXT_OF(PACKBUF_I_LANES_VBMI2)) | pext) == needs_of_set("avx512vbmi2") &&
+  tap_ok(named(TEXT_OF(PACKBUF_I_LANES_AVX2)) == needs_of_set("avx2slow") &&
+             (named(TEXT_OF(PACKBUF_I_LANES_AVX2)) | pext) == needs_of_set("avx2") &&
+             (named(TEXT_OF(PACKBUF_I_LANES_AVX512)) | pext) == needs_of_set("avx512") &&
+             (named(TEXT_OF(PACKBUF_I_LANES_VBMI2)) | pext) == needs_of_set("avx512vbmi2") &&
              needs_of_set("vector") == 0,
          "sets of kernels need what they are compiled for");
-  tap_ok(named(TEXT_OF(PACKBUF_I_CRC_SSE42)) == packbuf_i_crc_kernels[1].needs && named(TEXT_OF(PACKBUF_I_CRC_AVX512)) == packbuf_i_crc_kernels[2].needs &&
+  tap_ok(named(TEXT_OF(PACKBUF_I_CRC_SSE42)) == packbuf_i_crc_kernels[1].needs &&
+             named(TEXT_OF(PACKBUF_I_CRC_AVX512)) == packbuf_i_crc_kernels[2].needs &&
              named(TEXT_OF(PACKBUF_I_UTF8_AVX2_TARGET)) == PACKBUF_I_CPU_AVX2,
          "checksums and UTF-8 too");
 }
@@ -234,7 +253,8 @@ static packbuf_text text_cells[N];
 static void make_columns(void) {
   uint64_t x = 88172645463325252u;
   for (unsigned i = 0; i < TEXTS; i++)
-    for (unsigned k = 0; k + 2 < sizeof letters[0]; k += 2) memcpy(letters[i] + k, k % 7 < i % 8 ? "\xC3\xA9" : "ab", 2);
+    for (unsigned k = 0; k + 2 < sizeof letters[0]; k += 2)
+      memcpy(letters[i] + k, k % 7 < i % 8 ? "\xC3\xA9" : "ab", 2);
   for (unsigned i = 0; i < N; i++) {
     x ^= x << 13, x ^= x >> 7, x ^= x << 17;
     bits64[0][i] = (int64_t)(i / 350 % 2 ? 1000 + 3 * i : x & 255);
@@ -252,8 +272,9 @@ static const struct {
   const char *name;
   const void *data;
   uint8_t code, bits;
-} fields[FIELDS] = {{"a", bits64[0], PACKBUF_DTYPE_INT, 64}, {"b", bits64[1], PACKBUF_DTYPE_INT, 64}, {"c", bits32[0], PACKBUF_DTYPE_INT, 32},
-                    {"d", bits32[1], PACKBUF_DTYPE_FLOAT, 32}, {"e", bits16, PACKBUF_DTYPE_BFLOAT, 16}, {"f", bits8, PACKBUF_DTYPE_UINT, 8}};
+} fields[FIELDS] = {{"a", bits64[0], PACKBUF_DTYPE_INT, 64}, {"b", bits64[1], PACKBUF_DTYPE_INT, 64},
+                    {"c", bits32[0], PACKBUF_DTYPE_INT, 32}, {"d", bits32[1], PACKBUF_DTYPE_FLOAT, 32},
+                    {"e", bits16, PACKBUF_DTYPE_BFLOAT, 16}, {"f", bits8, PACKBUF_DTYPE_UINT, 8}};
 
 static packbuf_status pack_all(uint8_t packing, packbuf_arena *arena, void **data, uint64_t *size) {
   packbuf_options options = packbuf_default_options();
@@ -279,10 +300,14 @@ static packbuf_status pack_all(uint8_t packing, packbuf_arena *arena, void **dat
 static int read_all(const void *data, uint64_t size) {
   static uint8_t back[N * 8];
   packbuf_view view;
-  if (packbuf_open(&view, data, (size_t)size, PACKBUF_OPEN_EXACT, NULL, &error) || packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error)) return 0;
+  if (packbuf_open(&view, data, (size_t)size, PACKBUF_OPEN_EXACT, NULL, &error) ||
+      packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error))
+    return 0;
   for (uint32_t i = 0; i < FIELDS; i++) {
     packbuf_column column;
-    if (packbuf_open_column(&view, i, &column, &error) || packbuf_copy_elements(&view, &column.data, 0, N, back, sizeof back, &error)) return 0;
+    if (packbuf_open_column(&view, i, &column, &error) ||
+        packbuf_copy_elements(&view, &column.data, 0, N, back, sizeof back, &error))
+      return 0;
     if (memcmp(back, fields[i].data, (size_t)N * fields[i].bits / 8) != 0) return 0;
   }
   return 1;
@@ -309,7 +334,8 @@ static const char *there_and_back(unsigned k) {
     want_size[k] = size;
   }
   packbuf_arena_free(&arena);
-  if (!wrong && (packs == 0 || unpacks == 0 || others == 0 || checksums == 0 || gathers == 0)) wrong = "something did not run";
+  if (!wrong && (packs == 0 || unpacks == 0 || others == 0 || checksums == 0 || gathers == 0))
+    wrong = "something did not run";
   if (!wrong && switches) wrong = "other kernels ran too";
   return wrong;
 }
@@ -322,19 +348,27 @@ static void every_processor(unsigned here) {
     const char *wrong;
     processor = has;
     wrong = there_and_back(has == here || TAP_STEP == 1 ? (unsigned)(runs % 3) : 0);
-    if (!wrong && (lanes != &packbuf_i_lane_sets[packbuf_i_lane_set_choose(has)] || crc != &packbuf_i_crc_kernels[packbuf_i_crc_choose(has)])) wrong = "not the set that was chosen";
+    if (!wrong && (lanes != &packbuf_i_lane_sets[packbuf_i_lane_set_choose(has)] ||
+                   crc != &packbuf_i_crc_kernels[packbuf_i_crc_choose(has)]))
+      wrong = "not the set that was chosen";
     if (!wrong && gather != packbuf_i_gather_choose(has)) wrong = "not the copies that were chosen";
     if (!wrong && (texts > 0) != (PACKBUF_I_X86 && has & PACKBUF_I_CPU_AVX2)) wrong = "not the UTF-8 that was chosen";
-    if (wrong && failed++ == 0) tap_note("features %x: %s (%s, %s)", has, wrong, lanes ? lanes->name : "", crc ? crc->name : "");
+    if (wrong && failed++ == 0)
+      tap_note("features %x: %s (%s, %s)", has, wrong, lanes ? lanes->name : "", crc ? crc->name : "");
     runs++;
     if (lanes) sets[lanes - packbuf_i_lane_sets]++;
     if (crc) kernels[crc - packbuf_i_crc_kernels]++;
     if (has == 0) break;
     has = (has - 1) & here;
   }
-  for (unsigned i = 0; i < PACKBUF_I_LANE_SETS; i++) tap_note("set %s ran for %lu subsets", packbuf_i_lane_sets[i].name, sets[i]);
-  for (unsigned i = 0; i < PACKBUF_I_CRC_KERNELS; i++) tap_note("checksums %s ran for %lu subsets", packbuf_i_crc_kernels[i].name, kernels[i]);
-  tap_ok(failed == 0, "of %lu subsets of the features of this processor each runs the kernels chosen for it, to the same bytes and back", runs);
+  for (unsigned i = 0; i < PACKBUF_I_LANE_SETS; i++)
+    tap_note("set %s ran for %lu subsets", packbuf_i_lane_sets[i].name, sets[i]);
+  for (unsigned i = 0; i < PACKBUF_I_CRC_KERNELS; i++)
+    tap_note("checksums %s ran for %lu subsets", packbuf_i_crc_kernels[i].name, kernels[i]);
+  tap_ok(
+      failed == 0,
+      "of %lu subsets of the features of this processor each runs the kernels chosen for it, to the same bytes and back",
+      runs);
 }
 
 /* ---- every set, whatever would be chosen ---- */
@@ -353,17 +387,20 @@ static void every_set(unsigned here) {
       wrong = there_and_back(k);
       if (!wrong && lanes != forced) wrong = "not forced";
     }
-    tap_ok(wrong == NULL, "set %s: forced, it runs, to the same bytes and back (%s)", forced->name, wrong ? wrong : "packs, unpacks, scans");
+    tap_ok(wrong == NULL, "set %s: forced, it runs, to the same bytes and back (%s)", forced->name,
+           wrong ? wrong : "packs, unpacks, scans");
     forget();
     repack_all(root, "canonical_packed.txt", 15);
-    tap_ok(lanes == forced && packs > 0 && unpacks > 0 && switches == 0, "set %s: it was the one that wrote these vectors", forced->name);
+    tap_ok(lanes == forced && packs > 0 && unpacks > 0 && switches == 0,
+           "set %s: it was the one that wrote these vectors", forced->name);
   }
   forced = NULL;
 }
 
 int main(void) {
   const unsigned here = packbuf_i_cpu_has(PACKBUF_I_CPU_ALL);
-  tap_note("features of this processor: %x, for which are chosen: set %s, checksums %s", here, packbuf_i_lane_sets[packbuf_i_lane_set_choose(here)].name,
+  tap_note("features of this processor: %x, for which are chosen: set %s, checksums %s", here,
+           packbuf_i_lane_sets[packbuf_i_lane_set_choose(here)].name,
            packbuf_i_crc_kernels[packbuf_i_crc_choose(here)].name);
 #if PACKBUF_SIMDE
   tap_ok(PACKBUF_I_LANES_SIMDE == PACKBUF_I_LANES_VECTORS, "the set simde is there where there are vectors");
@@ -379,7 +416,8 @@ int main(void) {
   forced = &packbuf_i_lane_sets[0];
   for (unsigned k = 0; k < 3; k++) {
     const char *wrong = there_and_back(k);
-    tap_ok(wrong == NULL && want[k] != NULL && lanes == forced, "packing %u in plain C: %lu bytes (%s)", packings[k], (unsigned long)want_size[k], wrong ? wrong : "and back");
+    tap_ok(wrong == NULL && want[k] != NULL && lanes == forced, "packing %u in plain C: %lu bytes (%s)", packings[k],
+           (unsigned long)want_size[k], wrong ? wrong : "and back");
   }
   every_processor(here);
   every_set(here);

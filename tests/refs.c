@@ -38,7 +38,9 @@ static int same(const packbuf_ref *a, const packbuf_ref *b) {
 }
 
 static size_t random_text(char *text, unsigned least, unsigned most) {
-  static const char *const pieces[] = {"a", "Z", "0", "/", "@", "#", "%", ":", "[", "-._~", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x99\x82", "\"", "\\", "&="};
+  static const char *const pieces[] = {
+      "a",  "Z",  "0", "/", "@", "#", "%", ":", "[", "-._~", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x99\x82",
+      "\"", "\\", "&="};
   size_t size = 0;
   const size_t want = least + below(most - least + 1);
   while (size < want) {
@@ -76,7 +78,8 @@ static void test_trips(void) {
   for (int i = 0; i < 20000; i++) {
     ref = random_ref();
     memset(&back, 0xA5, sizeof back);
-    expect(packbuf_ref_write(&ref, text, sizeof text, &size, NULL) == PACKBUF_OK && strlen(text) == size, "write %d", i);
+    expect(packbuf_ref_write(&ref, text, sizeof text, &size, NULL) == PACKBUF_OK && strlen(text) == size, "write %d",
+           i);
     for (size_t at = 0; at < size; at++) expect(text[at] > ' ' && text[at] < 0x7F, "%d: byte %d", i, text[at]);
     expect(packbuf_ref_parse(text, size, &back, NULL) == PACKBUF_OK && same(&ref, &back), "back %d: %s", i, text);
   }
@@ -109,7 +112,8 @@ static void test_room(void) {
     expect(packbuf_ref_write(&ref, text, capacity, &size, &error) == wanted, "capacity %lu", (unsigned long)capacity);
     expect(size == sizeof example_text - 1, "size at %lu", (unsigned long)capacity);
     if (wanted) expect(error.code == wanted && error.needed == sizeof example_text, "needed");
-    for (size_t at = capacity; at < sizeof text; at++) expect(text[at] == 0x5A, "written behind %lu", (unsigned long)capacity);
+    for (size_t at = capacity; at < sizeof text; at++)
+      expect(text[at] == 0x5A, "written behind %lu", (unsigned long)capacity);
   }
   verdict("nothing is written behind the room there is, and CAPACITY says how much is needed");
 }
@@ -177,7 +181,8 @@ static void test_malformed(void) {
   memset(text, 'k', sizeof text); /* a key and a URI of a byte too much */
   memcpy(text, example_text, 77);
   text[77 + 256] = ':';
-  expect(packbuf_ref_parse(text, 77 + 258, &ref, &error) == PACKBUF_INVALID_ARGUMENT && error.offset == 77 + 255, "key");
+  expect(packbuf_ref_parse(text, 77 + 258, &ref, &error) == PACKBUF_INVALID_ARGUMENT && error.offset == 77 + 255,
+         "key");
   text[77 + 255] = ':';
   text[77 + 256] = 'k';
   expect(packbuf_ref_parse(text, 77 + 256 + 255, &ref, &error) == PACKBUF_OK && strlen(ref.uri) == 255, "255 and 255");
@@ -283,7 +288,8 @@ static void test_counters(void) {
 #undef PACKBUF_I_X
   counters.store_objects = UINT64_MAX;
   begin("counters");
-  expect(packbuf_counters_text(&counters, "store=\"shm:a\",job=\"7\"", NULL, 0, &size, NULL) == PACKBUF_OK && size, "size");
+  expect(packbuf_counters_text(&counters, "store=\"shm:a\",job=\"7\"", NULL, 0, &size, NULL) == PACKBUF_OK && size,
+         "size");
   text = (char *)calloc(1, size + 2);
   if (!text) return;
   memset(text, 0x5A, size + 1);
@@ -302,8 +308,10 @@ static void test_counters(void) {
   expect(seen == next && next * sizeof(uint64_t) == sizeof counters, "%d counters", (int)seen);
   for (size_t capacity = 0; capacity < size; capacity++) {
     memset(text, 0x5A, size);
-    expect(packbuf_counters_text(&counters, "store=\"shm:a\",job=\"7\"", text, capacity, &same_size, &error) == PACKBUF_CAPACITY &&
-           error.needed == size && same_size == size, "capacity %lu", (unsigned long)capacity);
+    expect(packbuf_counters_text(&counters, "store=\"shm:a\",job=\"7\"", text, capacity, &same_size, &error) ==
+                   PACKBUF_CAPACITY &&
+               error.needed == size && same_size == size,
+           "capacity %lu", (unsigned long)capacity);
     for (size_t at = capacity; at < size && at < capacity + 64; at++) expect(text[at] == 0x5A, "behind the room");
   }
   expect(packbuf_counters_text(&counters, NULL, text, size, &size, NULL) == PACKBUF_OK &&

@@ -1,5 +1,6 @@
-/* tests/repack.c: the canonical vectors of the spec (spec/vectors, or the folder given) are written here, byte for byte: each is read back into
- * values and packed again in its own profile (fields that are named behind it as they ask for), to every address modulo 8. So every platform that runs this test shows that it writes the same bytes.
+/* tests/repack.c: the canonical vectors of the spec (spec/vectors, or the folder given) are written here, byte for
+ * byte: each is read back into values and packed again in its own profile (fields that are named behind it as they ask
+ * for), to every address modulo 8. So every platform that runs this test shows that it writes the same bytes.
  * May use: packbuf.h, tap.h. Must not know: how the vectors were made. */
 #include "../packbuf.h"
 #include "tap.h"
@@ -12,7 +13,9 @@ static uint8_t *load(const char *root, const char *name, size_t *size) {
   FILE *file;
   uint8_t *data = (uint8_t *)malloc(1 << 20);
   *size = 0;
-  if (data == NULL || snprintf(path, sizeof path, "%s/valid/%s", root, name) >= (int)sizeof path || (file = fopen(path, "rb")) == NULL) return data;
+  if (data == NULL || snprintf(path, sizeof path, "%s/valid/%s", root, name) >= (int)sizeof path ||
+      (file = fopen(path, "rb")) == NULL)
+    return data;
   *size = fread(data, 1, 1 << 20, file);
   fclose(file);
   return data;
@@ -26,7 +29,8 @@ static void *take(packbuf_arena *arena, uint64_t size) {
 }
 
 /* An array: its elements copied out, added with the shape [rows, ...]. */
-static packbuf_status add_array(packbuf_batch *batch, const packbuf_view *view, const packbuf_node *node, const char *name, packbuf_arena *arena) {
+static packbuf_status add_array(packbuf_batch *batch, const packbuf_view *view, const packbuf_node *node,
+                                const char *name, packbuf_arena *arena) {
   packbuf_column column;
   packbuf_buffer validity;
   packbuf_tensor tensor;
@@ -46,7 +50,8 @@ static packbuf_status add_array(packbuf_batch *batch, const packbuf_view *view, 
   if (node->form == PACKBUF_FORM_NATURAL) tensor.rank = 1;
   for (uint64_t row = 0; status == PACKBUF_OK && row < node->rows; row++) {
     status = packbuf_cell_extent(&column, row, &first, &count, &error);
-    if (status == PACKBUF_OK) status = packbuf_copy_elements(view, &column.data, first, count, elements + row * cell, cell, &error);
+    if (status == PACKBUF_OK)
+      status = packbuf_copy_elements(view, &column.data, first, count, elements + row * cell, cell, &error);
   }
   if (status == PACKBUF_OK && packbuf_get_buffer(view, node, PACKBUF_ROLE_VALIDITY, 0, &validity, NULL) == PACKBUF_OK) {
     valid = (uint8_t *)take(arena, node->rows / 8 + 1);
@@ -56,9 +61,12 @@ static packbuf_status add_array(packbuf_batch *batch, const packbuf_view *view, 
 }
 
 /* The dtypes that inference gives to numbers: every other one was an array. */
-static int natural(packbuf_dtype dtype) { return dtype.code == PACKBUF_DTYPE_BOOL || (dtype.code <= PACKBUF_DTYPE_FLOAT && dtype.bits == 64); }
+static int natural(packbuf_dtype dtype) {
+  return dtype.code == PACKBUF_DTYPE_BOOL || (dtype.code <= PACKBUF_DTYPE_FLOAT && dtype.bits == 64);
+}
 
-static packbuf_status add_node(packbuf_batch *batch, const packbuf_view *view, uint32_t index, packbuf_arena *arena, uint32_t *next) {
+static packbuf_status add_node(packbuf_batch *batch, const packbuf_view *view, uint32_t index, packbuf_arena *arena,
+                               uint32_t *next) {
   packbuf_node node;
   packbuf_value *values;
   char *name;
@@ -67,12 +75,14 @@ static packbuf_status add_node(packbuf_batch *batch, const packbuf_view *view, u
   *next = index + 1 + node.descendants;
   name = (char *)take(arena, node.name.size);
   memcpy(name, node.name.data, node.name.size);
-  if (node.scope == 0 && node.kind == PACKBUF_LEAF && node.codec == PACKBUF_CODEC_NDARRAY && (node.rank > 0 || (node.form == PACKBUF_FORM_NATURAL && !natural(node.dtype))))
+  if (node.scope == 0 && node.kind == PACKBUF_LEAF && node.codec == PACKBUF_CODEC_NDARRAY &&
+      (node.rank > 0 || (node.form == PACKBUF_FORM_NATURAL && !natural(node.dtype))))
     return add_array(batch, view, &node, name, arena);
   values = (packbuf_value *)take(arena, (node.rows + 1) * sizeof *values);
   status = packbuf_read_column(view, index, 0, node.rows, arena, values, &error);
   if (status) return status;
-  return node.scope ? packbuf_add_batch_value(batch, name, values, &error) : packbuf_add_values(batch, name, values, &error);
+  return node.scope ? packbuf_add_batch_value(batch, name, values, &error)
+                    : packbuf_add_values(batch, name, values, &error);
 }
 
 static packbuf_status add_pair(packbuf_batch *batch, const packbuf_view *view, uint32_t index, packbuf_arena *arena) {
@@ -91,32 +101,40 @@ static packbuf_status add_pair(packbuf_batch *batch, const packbuf_view *view, u
   return packbuf_add_metadata(batch, path, key, text, &error);
 }
 
-/* Why packbuf_add_... calls cannot say this batch, or NULL: their names, keys and texts end at a NUL, and metadata are those of the buffer or of fields. */
+/* Why packbuf_add_... calls cannot say this batch, or NULL: their names, keys and texts end at a NUL, and metadata are
+ * those of the buffer or of fields. */
 static const char *unsayable(const packbuf_view *view) {
   for (uint32_t i = 0; i < view->node_count; i++) {
     packbuf_node node;
-    if (packbuf_get_node(view, i, &node, NULL) == PACKBUF_OK && node.parent == UINT32_MAX && memchr(node.name.data, 0, node.name.size)) return "a NUL in a name";
+    if (packbuf_get_node(view, i, &node, NULL) == PACKBUF_OK && node.parent == UINT32_MAX &&
+        memchr(node.name.data, 0, node.name.size))
+      return "a NUL in a name";
   }
   for (uint32_t i = 0; i < view->metadata_count; i++) {
     packbuf_metadata pair;
     packbuf_node node;
     if (packbuf_get_metadata(view, i, &pair, NULL) != PACKBUF_OK) continue;
-    if (memchr(pair.key.data, 0, pair.key.size) || memchr(pair.text.data, 0, pair.text.size)) return "a NUL in metadata";
-    if (pair.node != PACKBUF_NO_NODE && packbuf_get_node(view, pair.node, &node, NULL) == PACKBUF_OK && node.scope == 1) return "metadata of a batch value";
+    if (memchr(pair.key.data, 0, pair.key.size) || memchr(pair.text.data, 0, pair.text.size))
+      return "a NUL in metadata";
+    if (pair.node != PACKBUF_NO_NODE && packbuf_get_node(view, pair.node, &node, NULL) == PACKBUF_OK && node.scope == 1)
+      return "metadata of a batch value";
   }
   return NULL;
 }
 
 /* Which byte is the first that differs. */
-static void note_difference(unsigned shift, packbuf_status status, const uint8_t *want, size_t want_size, const uint8_t *have, uint64_t size) {
+static void note_difference(unsigned shift, packbuf_status status, const uint8_t *want, size_t want_size,
+                            const uint8_t *have, uint64_t size) {
   size_t at = 0;
   while (at < want_size && at < size && want[at] == have[at]) at++;
-  tap_note("at base + %u: %s, %lu bytes, not %lu; the first that differs is at %lu", shift, packbuf_status_name(status), (unsigned long)size, (unsigned long)want_size, (unsigned long)at);
+  tap_note("at base + %u: %s, %lu bytes, not %lu; the first that differs is at %lu", shift, packbuf_status_name(status),
+           (unsigned long)size, (unsigned long)want_size, (unsigned long)at);
 }
 
 /* The packing that writes a profile. */
 static uint8_t packing_of(uint8_t profile) {
-  static const uint8_t packings[4] = {PACKBUF_PACKING_NONE, PACKBUF_PACKING_BALANCED, PACKBUF_PACKING_FASTEST, PACKBUF_PACKING_SMALLEST};
+  static const uint8_t packings[4] = {PACKBUF_PACKING_NONE, PACKBUF_PACKING_BALANCED, PACKBUF_PACKING_FASTEST,
+                                      PACKBUF_PACKING_SMALLEST};
   return profile < 4 ? packings[profile] : 0;
 }
 
@@ -163,12 +181,14 @@ static int repack(char *name, const uint8_t *want, size_t want_size) {
   for (uint32_t i = 0; !status && i < view.node_count;) status = add_node(&batch, &view, i, &arena, &i);
   for (uint32_t i = 0; !status && i < view.metadata_count; i++) status = add_pair(&batch, &view, i, &arena);
   if (!status) status = packbuf_measure(&batch, &size, &error);
-  same = tap_ok(!status && (packed ? size >= want_size : size == want_size), "%s: measured %lu of %lu bytes (%s)", name, (unsigned long)size, (unsigned long)want_size, packbuf_status_name(status));
+  same = tap_ok(!status && (packed ? size >= want_size : size == want_size), "%s: measured %lu of %lu bytes (%s)", name,
+                (unsigned long)size, (unsigned long)want_size, packbuf_status_name(status));
   space = (uint8_t *)take(&arena, size + 8);
   for (unsigned shift = 0; same && shift < 8; shift++) {
     memset(space, 0xA5, (size_t)size + 8);
     status = packbuf_write(&batch, space + shift, size, &written, &error);
-    same = !status && written == want_size && memcmp(space + shift, want, want_size) == 0 && (shift == 0 || space[shift - 1] == 0xA5) && space[shift + size] == 0xA5;
+    same = !status && written == want_size && memcmp(space + shift, want, want_size) == 0 &&
+           (shift == 0 || space[shift - 1] == 0xA5) && space[shift + size] == 0xA5;
     if (!same) note_difference(shift, status, want, want_size, space + shift, written);
   }
   tap_ok(same, "%s: written byte for byte, to base + 0 to 7", name);

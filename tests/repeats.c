@@ -1,5 +1,6 @@
-/* tests/repeats.c: the search for equal rows when somebody has made rows whose keys fall in one place: it gives up early,
- * begins again with better keys, and still finds every repeat; the search for equal buffers when many begin alike.
+/* tests/repeats.c: the search for equal rows when somebody has made rows whose keys fall in one place: it gives up
+ * early, begins again with better keys, and still finds every repeat; the search for equal buffers when many begin
+ * alike.
  * May use: internals.h. Must not know: what becomes of repeats. */
 #include "internals.h"
 #include "tap.h"
@@ -22,7 +23,9 @@ static uint64_t inverse(uint64_t odd) {
 }
 
 /* The second word of packbuf_i_hash_word(first, .) that gives `hash`. */
-static uint64_t unhash(uint64_t hash, uint64_t first) { return (hash ^ hash >> 32) * inverse(0x9E3779B97F4A7C15u) ^ first; }
+static uint64_t unhash(uint64_t hash, uint64_t first) {
+  return (hash ^ hash >> 32) * inverse(0x9E3779B97F4A7C15u) ^ first;
+}
 
 /* A row of 128 bytes whose cheap key is i << 36: the last step of each chain is undone. */
 static void craft(uint64_t i, uint8_t *row) {
@@ -52,7 +55,8 @@ static void make_rows(void) {
 }
 
 /* One search for the crafted rows under keys of one kind: how many it takes before it gives up. */
-static unsigned search(packbuf_i_row_keys kind, const packbuf_i_node *node, uint64_t *words, packbuf_i_row_table *table) {
+static unsigned search(packbuf_i_row_keys kind, const packbuf_i_node *node, uint64_t *words,
+                       packbuf_i_row_table *table) {
   packbuf_i_some_rows some;
   uint64_t keys[PACKBUF_I_ROWS_AT_ONCE], next = 0;
   unsigned taken = 0;
@@ -75,8 +79,10 @@ static void test_kinds(void) {
   memset(&node, 0, sizeof node);
   node.source = PACKBUF_I_FROM_TEXT, node.texts = texts, node.rows = ROWS;
   node.codec = PACKBUF_CODEC_BYTES_RAGGED, node.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
-  tap_ok(search(PACKBUF_I_KEYS_CHEAP, &node, words, &table) < ROWS && table.wasted < table.asked, "a search with keys that fall in one place gives up, with little work done");
-  tap_ok(search(PACKBUF_I_KEYS_FULL, &node, words, &table) == ROWS && table.wasted < table.asked / 8, "with full keys it comes to the end");
+  tap_ok(search(PACKBUF_I_KEYS_CHEAP, &node, words, &table) < ROWS && table.wasted < table.asked,
+         "a search with keys that fall in one place gives up, with little work done");
+  tap_ok(search(PACKBUF_I_KEYS_FULL, &node, words, &table) == ROWS && table.wasted < table.asked / 8,
+         "with full keys it comes to the end");
   tap_ok(search(PACKBUF_I_KEYS_STRONG, &node, words, &table) == ROWS, "and with strong ones");
   free(words);
 }
@@ -93,16 +99,21 @@ static void test_repeats(void) {
   int same = 1, stored_once = 1;
   packbuf_arena_init(&arena, NULL);
   memset(&error, 0, sizeof error);
-  if (!tap_ok(!packbuf_batch_init(&batch, ROWS, &arena, NULL, &error) && !packbuf_add_bytes(&batch, "x", texts, &error) && !packbuf_pack(&batch, &packed, &size, &error) &&
-                  !packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) && !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) && !packbuf_find(&view, 0, "x", &node, &error) &&
+  if (!tap_ok(!packbuf_batch_init(&batch, ROWS, &arena, NULL, &error) &&
+                  !packbuf_add_bytes(&batch, "x", texts, &error) && !packbuf_pack(&batch, &packed, &size, &error) &&
+                  !packbuf_open(&view, packed, size, PACKBUF_OPEN_EXACT, NULL, &error) &&
+                  !packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) && !packbuf_find(&view, 0, "x", &node, &error) &&
                   !packbuf_open_column(&view, node.index, &column, &error),
               "crafted rows pack: %s", error.message ? error.message : ""))
     return;
   for (uint64_t i = 0; i < ROWS; i++) {
     const void *bytes = NULL;
     uint64_t length = 0, stored = 0;
-    if (packbuf_cell_bytes(&column, i, &bytes, &length, &error) || length != sizeof *rows || memcmp(bytes, rows[i], sizeof *rows) != 0) same = 0;
-    if (packbuf_stored_row(&column, i, &stored, &error) || stored > i / 3 || (i % 3 == 1 && stored != 0)) stored_once = 0;
+    if (packbuf_cell_bytes(&column, i, &bytes, &length, &error) || length != sizeof *rows ||
+        memcmp(bytes, rows[i], sizeof *rows) != 0)
+      same = 0;
+    if (packbuf_stored_row(&column, i, &stored, &error) || stored > i / 3 || (i % 3 == 1 && stored != 0))
+      stored_once = 0;
   }
   tap_ok(same, "and come back");
   tap_ok(stored_once && size < ROWS / 3 * sizeof *rows + ROWS * 9 + 4096, "each repeat of them is found");
@@ -129,7 +140,8 @@ static void test_first_rows(void) {
   memset(&node, 0, sizeof node);
   node.source = PACKBUF_I_FROM_TENSOR, node.tensors = &tensor, node.rows = MASKS;
   node.codec = PACKBUF_CODEC_NDARRAY, node.dtype = tensor.dtype, node.rank = 1, node.shape[0] = WIDE;
-  for (packbuf_i_row_keys kind = PACKBUF_I_KEYS_CHEAP; kind <= PACKBUF_I_KEYS_STRONG; kind = (packbuf_i_row_keys)(kind + 1)) {
+  for (packbuf_i_row_keys kind = PACKBUF_I_KEYS_CHEAP; kind <= PACKBUF_I_KEYS_STRONG;
+       kind = (packbuf_i_row_keys)(kind + 1)) {
     packbuf_i_row_table table = {words, words + 512, 511, kind, 0, 0};
     packbuf_i_some_rows some;
     uint64_t next = 0;
@@ -146,7 +158,8 @@ static void test_first_rows(void) {
         right = right && (given_up || first == true_first);
       }
     }
-    tap_ok(right && given_up == (kind < PACKBUF_I_KEYS_FULL), "masks, keys of kind %d: %s", (int)kind, given_up ? "given up" : "the first of equal rows");
+    tap_ok(right && given_up == (kind < PACKBUF_I_KEYS_FULL), "masks, keys of kind %d: %s", (int)kind,
+           given_up ? "given up" : "the first of equal rows");
   }
 }
 

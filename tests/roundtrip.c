@@ -1,5 +1,5 @@
-/* Random nested values, there and back: as fields and as rows of one batch, packed, opened, verified, and read by column, by row and by cell.
- * A failing case prints its seed: `roundtrip SEED` runs that case alone. */
+/* Random nested values, there and back: as fields and as rows of one batch, packed, opened, verified, and read by
+ * column, by row and by cell. A failing case prints its seed: `roundtrip SEED` runs that case alone. */
 #include "../packbuf.h"
 #include "tap.h"
 #include "matrix_values.h"
@@ -10,32 +10,61 @@ enum { CASES = 3000, DEPTH = 5 };
 
 static int64_t random_int(void)
 {
-    static const int64_t edges[] = {0, 1, -1, 127, 128, -128, 255, 256, 65535, 65536, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, (int64_t)1 << 53, ((int64_t)1 << 53) + 1, -((int64_t)1 << 53) - 1};
-    if (mv_below(3) == 0) return edges[mv_below(sizeof edges / sizeof *edges)];
-    return (int64_t)(mv_random() >> mv_below(64)) * (mv_below(2) ? 1 : -1);
+  static const int64_t edges[] = {0,
+                                  1,
+                                  -1,
+                                  127,
+                                  128,
+                                  -128,
+                                  255,
+                                  256,
+                                  65535,
+                                  65536,
+                                  INT32_MAX,
+                                  INT32_MIN,
+                                  INT64_MAX,
+                                  INT64_MIN,
+                                  (int64_t)1 << 53,
+                                  ((int64_t)1 << 53) + 1,
+                                  -((int64_t)1 << 53) - 1};
+  if (mv_below(3) == 0) return edges[mv_below(sizeof edges / sizeof *edges)];
+  return (int64_t)(mv_random() >> mv_below(64)) * (mv_below(2) ? 1 : -1);
 }
 
 static packbuf_value random_float(int payloads)
 {
-    static const uint64_t edges[] = {0, 0x8000000000000000u, 0x3ff0000000000000u, 0x7ff0000000000000u, 0xfff0000000000000u, 0x7ff8000000000000u, 1, 0x7fefffffffffffffu, 0x0010000000000000u, 0x4340000000000000u,
-                                     0x7ff8000000000001u, 0xfff8000000000000u, 0x7ff0000000000001u};
-    uint64_t bits = mv_below(3) == 0 ? edges[mv_below(payloads ? 13 : 10)] : mv_random();
-    double f = (double)mv_below(1000) / 8;
-    if (mv_below(2)) memcpy(&f, &bits, 8);
-    if (!payloads && f != f) f = 0.1;
-    return packbuf_float(f);
+  static const uint64_t edges[] = {0,
+                                   0x8000000000000000u,
+                                   0x3ff0000000000000u,
+                                   0x7ff0000000000000u,
+                                   0xfff0000000000000u,
+                                   0x7ff8000000000000u,
+                                   1,
+                                   0x7fefffffffffffffu,
+                                   0x0010000000000000u,
+                                   0x4340000000000000u,
+                                   0x7ff8000000000001u,
+                                   0xfff8000000000000u,
+                                   0x7ff0000000000001u};
+  uint64_t bits = mv_below(3) == 0 ? edges[mv_below(payloads ? 13 : 10)] : mv_random();
+  double f = (double)mv_below(1000) / 8;
+  if (mv_below(2)) memcpy(&f, &bits, 8);
+  if (!payloads && f != f) f = 0.1;
+  return packbuf_float(f);
 }
 
 static packbuf_value random_text(void)
 {
-    static const char *const pieces[] = {"a", "bc", "\"", "\\", "\n", "\x01", "/", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xef\xbf\xbf", "0", "$key", " ", "\x7f"};
-    char text[200];
-    size_t size = 0;
-    unsigned n = mv_below(4) ? mv_below(6) : mv_below(30);
-    for (unsigned i = 0; i < n; i++) {
-        const char *piece = pieces[mv_below(sizeof pieces / sizeof *pieces)];
-        memcpy(text + size, piece, strlen(piece));
-        size += strlen(piece);
+  static const char *const pieces[] = {
+      "a", "bc",   "\"", "\\",  "\n", "\x01", "/", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xef\xbf\xbf",
+      "0", "$key", " ",  "\x7f"};
+  char text[200];
+  size_t size = 0;
+  unsigned n = mv_below(4) ? mv_below(6) : mv_below(30);
+  for (unsigned i = 0; i < n; i++) {
+    const char *piece = pieces[mv_below(sizeof pieces / sizeof *pieces)];
+    memcpy(text + size, piece, strlen(piece));
+    size += strlen(piece);
     }
     if (mv_below(20) == 0) text[size++] = 0;
     return packbuf_string_n((char *)mv_copy(text, size), size);
@@ -93,7 +122,9 @@ static packbuf_value random_media(void)
     packbuf_media *m = (packbuf_media *)mv_alloc(sizeof *m);
     packbuf_value bytes = random_bytes();
     *m = packbuf_media_of(bytes.as.text.data, bytes.as.text.size, mv_below(2) ? "image/png" : NULL);
-    if (mv_below(3) == 0) m->height = mv_below(100), m->width = random_int() & INT64_MAX, m->channels = 3, m->mode = "RGB", m->mode_size = 3;
+    if (mv_below(3) == 0)
+      m->height = mv_below(100), m->width = random_int() & INT64_MAX, m->channels = 3, m->mode = "RGB",
+      m->mode_size = 3;
     if (mv_below(4) == 0) m->mode = "", m->mode_size = 0;
     if (mv_below(4) == 0) m->rate = random_float(1).as.f, m->has_rate = 1;
     return packbuf_media_value(m);
@@ -127,7 +158,8 @@ static packbuf_value random_number(unsigned types)
         if (!(types >> kind & 1)) continue;
         if (kind == 0) return packbuf_bool((int)mv_below(2));
         if (kind == 2) return random_float(1);
-        return mv_below(8) ? packbuf_int(mv_below(4) ? (int64_t)mv_below(1000) - 300 : random_int()) : packbuf_uint(mv_random());
+        return mv_below(8) ? packbuf_int(mv_below(4) ? (int64_t)mv_below(1000) - 300 : random_int())
+                           : packbuf_uint(mv_random());
     }
 }
 
@@ -222,7 +254,9 @@ static packbuf_value list_like_array(const style *s)
     size_t count = mv_below(6);
     packbuf_value *items = (packbuf_value *)mv_alloc(count * sizeof *items + 1);
     for (size_t i = 0; i < count; i++)
-        items[i] = s->dtype.code == PACKBUF_DTYPE_BOOL ? packbuf_bool((int)mv_below(2)) : s->dtype.code == PACKBUF_DTYPE_FLOAT ? random_float(1) : packbuf_int((int64_t)mv_below(100));
+      items[i] = s->dtype.code == PACKBUF_DTYPE_BOOL    ? packbuf_bool((int)mv_below(2))
+                 : s->dtype.code == PACKBUF_DTYPE_FLOAT ? random_float(1)
+                                                        : packbuf_int((int64_t)mv_below(100));
     return packbuf_list(items, count);
 }
 
@@ -237,7 +271,10 @@ static packbuf_value styled(const style *s)
     case 2: return packbuf_int(random_int());
     case 3: return packbuf_float((double)mv_below(9) / 4);
     case 4: return random_number(s->types);
-    case 5: return mv_below(2) ? packbuf_bool(1) : mv_below(2) ? packbuf_int((int64_t)mv_below(1000)) : packbuf_float(0.5); /* a types buffer */
+    case 5:
+      return mv_below(2)   ? packbuf_bool(1)
+             : mv_below(2) ? packbuf_int((int64_t)mv_below(1000))
+                           : packbuf_float(0.5); /* a types buffer */
     case 6: return packbuf_uint(mv_random());
     case 7: return random_text();
     case 8: return random_bytes();
@@ -336,29 +373,37 @@ static const char *read_field(mv_trip *trip, const batch_of *b, size_t f)
     }
     *to = 0;
     if (packbuf_find(&trip->view, 0, path, &node, &trip->error)) return complain("find", &trip->error);
-    if (packbuf_read_column(&trip->view, node.index, 0, b->rows, &trip->back, back, &trip->error)) return complain("read_column", &trip->error);
+    if (packbuf_read_column(&trip->view, node.index, 0, b->rows, &trip->back, back, &trip->error))
+      return complain("read_column", &trip->error);
     for (size_t i = 0; i < b->rows; i++) {
         if (!both_equal(&b->columns[f][i], &back[i])) return complain("a column came back different", NULL);
-        if (packbuf_read_cell(&trip->view, node.index, i, &trip->back, &one, &trip->error)) return complain("read_cell", &trip->error);
+        if (packbuf_read_cell(&trip->view, node.index, i, &trip->back, &one, &trip->error))
+          return complain("read_cell", &trip->error);
         if (!both_equal(&one, &back[i])) return complain("a cell differs from the column", NULL);
     }
     from = mv_below((unsigned)b->rows + 1);
     count = mv_below((unsigned)(b->rows - from) + 1);
-    if (packbuf_read_column(&trip->view, node.index, from, count, &trip->back, back, &trip->error)) return complain("read_column, a part", &trip->error);
+    if (packbuf_read_column(&trip->view, node.index, from, count, &trip->back, back, &trip->error))
+      return complain("read_column, a part", &trip->error);
     for (size_t i = 0; i < count; i++)
-        if (!both_equal(&b->columns[f][from + i], &back[i])) return complain("a part of a column came back different", NULL);
-    if (packbuf_read_column(&trip->view, node.index, from, b->rows - from + 1, &trip->back, back, NULL) != PACKBUF_OUT_OF_RANGE) return complain("a row too many was read", NULL);
+      if (!both_equal(&b->columns[f][from + i], &back[i]))
+        return complain("a part of a column came back different", NULL);
+    if (packbuf_read_column(&trip->view, node.index, from, b->rows - from + 1, &trip->back, back, NULL) !=
+        PACKBUF_OUT_OF_RANGE)
+      return complain("a row too many was read", NULL);
     return NULL;
 }
 
 static const char *read_rows(mv_trip *trip, const batch_of *b)
 {
     packbuf_value back[MOST_ROWS], one;
-    if (packbuf_read_rows(&trip->view, 0, b->rows, &trip->back, back, &trip->error)) return complain("read_rows", &trip->error);
+    if (packbuf_read_rows(&trip->view, 0, b->rows, &trip->back, back, &trip->error))
+      return complain("read_rows", &trip->error);
     for (size_t i = 0; i < b->rows; i++) {
         packbuf_value want = row_of(b, i);
         if (!both_equal(&want, &back[i])) return complain("a row came back different", NULL);
-        if (packbuf_read_row(&trip->view, i, &trip->back, &one, &trip->error)) return complain("read_row", &trip->error);
+        if (packbuf_read_row(&trip->view, i, &trip->back, &one, &trip->error))
+          return complain("read_row", &trip->error);
         if (!both_equal(&one, &back[i])) return complain("one row differs from all rows", NULL);
     }
     return NULL;
@@ -377,10 +422,12 @@ static const char *trip_of(const batch_of *b, int by_rows, uint64_t codecs[12])
     for (size_t i = 0; i < b->rows; i++) rows[i] = row_of(b, i);
     if (by_rows && packbuf_add_rows(&trip.batch, rows, &trip.error)) wrong = complain("add_rows", &trip.error);
     for (size_t f = 0; !by_rows && f < b->fields; f++)
-        if (packbuf_add_values(&trip.batch, field_names[f], b->columns[f], &trip.error)) wrong = complain("add_values", &trip.error);
+      if (packbuf_add_values(&trip.batch, field_names[f], b->columns[f], &trip.error))
+        wrong = complain("add_values", &trip.error);
     for (size_t i = 0; !by_rows && i < 2; i++) {
         values[i] = random_value(3);
-        if (packbuf_add_batch_value(&trip.batch, i ? "v.1" : "x", &values[i], &trip.error)) wrong = complain("add_batch_value", &trip.error);
+        if (packbuf_add_batch_value(&trip.batch, i ? "v.1" : "x", &values[i], &trip.error))
+          wrong = complain("add_batch_value", &trip.error);
     }
     if (!wrong && mv_trip_pack(&trip)) wrong = complain(trip.step, &trip.error);
     for (uint32_t i = 0; !wrong && i < trip.view.node_count; i++) {
@@ -398,7 +445,8 @@ static const char *trip_of(const batch_of *b, int by_rows, uint64_t codecs[12])
             entries[i].value = values[i];
         }
         want = packbuf_dict(entries, 2);
-        if (packbuf_read_batch_values(&trip.view, &trip.back, &back, &trip.error)) wrong = complain("read_batch_values", &trip.error);
+        if (packbuf_read_batch_values(&trip.view, &trip.back, &back, &trip.error))
+          wrong = complain("read_batch_values", &trip.error);
         else if (!both_equal(&want, &back)) wrong = complain("batch values came back different", NULL);
     }
     mv_trip_end(&trip);
@@ -429,7 +477,10 @@ int main(int argc, char **argv)
         const char *wrong = one_case(seed, codecs);
         if (wrong && failed++ < 10) tap_note("seed %llu: %s", (unsigned long long)seed, wrong);
     }
-    tap_ok(failed == 0, "%llu random batches as fields and as rows come back the same, however they are read", (unsigned long long)cases);
-    for (unsigned i = 0; argc < 2 && i < 12; i++) tap_ok(codecs[i] > 100, "%s: %llu columns", i ? packbuf_codec_name((packbuf_codec)i) : "dict and list", (unsigned long long)codecs[i]);
+    tap_ok(failed == 0, "%llu random batches as fields and as rows come back the same, however they are read",
+           (unsigned long long)cases);
+    for (unsigned i = 0; argc < 2 && i < 12; i++)
+      tap_ok(codecs[i] > 100, "%s: %llu columns", i ? packbuf_codec_name((packbuf_codec)i) : "dict and list",
+             (unsigned long long)codecs[i]);
     return tap_plan_done();
 }

@@ -136,7 +136,10 @@ static int selecting_bit(const uint8_t *bits, uint64_t i) { return bits[i / 8] >
 static uint64_t selecting_number(const packbuf_column *column, const packbuf_buffer *buffer, uint64_t i) {
   uint64_t number = 0;
   if (buffer->storage == 0) return 0;
-  return packbuf_convert_elements(column->view, buffer, i, 1, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), &number, 8, NULL) ? 0 : number;
+  return packbuf_convert_elements(column->view, buffer, i, 1, packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64), &number, 8,
+                                  NULL)
+             ? 0
+             : number;
 }
 
 /* One cell of a column against what the calls for cells say. at: in the copy; items: the first item of the cell. */
@@ -265,8 +268,10 @@ static inline const char *selecting_check_in_place(const packbuf_selection *s, u
     for (uint64_t i = 0; i < c->size.rows; i++) {
       const uint64_t from = selecting_offset(r.offsets, 64, i), to = selecting_offset(r.offsets, 64, i + 1),
                      at = selecting_offset(c->into.offsets, c->into.offset_bits, i);
-      if (to - from != selecting_offset(c->into.offsets, c->into.offset_bits, i + 1) - at) return "extent of a ragged row";
-      if (r.validity && selecting_bit(r.validity, i) != selecting_bit(c->into.validity, i)) return "mask of a ragged row";
+      if (to - from != selecting_offset(c->into.offsets, c->into.offset_bits, i + 1) - at)
+        return "extent of a ragged row";
+      if (r.validity && selecting_bit(r.validity, i) != selecting_bit(c->into.validity, i))
+        return "mask of a ragged row";
       if (to != from && memcmp((const uint8_t *)r.data + from * element, (uint8_t *)c->into.data + at * element,
                                (size_t)(to - from) * element) != 0)
         return "data of a ragged row";
@@ -294,7 +299,8 @@ static int selecting_fits(uint64_t number, packbuf_dtype from, packbuf_dtype to)
 }
 
 /* Which row of the selection has element `at` of a copy; not for rows that are items. */
-static uint64_t selecting_row_of(const packbuf_selection *s, const packbuf_node *n, const selecting_column *c, uint64_t at) {
+static uint64_t selecting_row_of(const packbuf_selection *s, const packbuf_node *n, const selecting_column *c,
+                                 uint64_t at) {
   uint64_t i = 0;
   if (n->codec == PACKBUF_CODEC_NDARRAY) return packbuf_selected_row(s, at / (c->size.elements / c->size.rows));
   while (selecting_offset(c->into.offsets, c->into.offset_bits, i + 1) <= at) i++;
@@ -302,8 +308,8 @@ static uint64_t selecting_row_of(const packbuf_selection *s, const packbuf_node 
 }
 
 /* Copies of the same rows as other integers against that as stored, *found of them; NULL, or what is wrong. */
-static inline const char *selecting_check_converted(const packbuf_selection *s, uint32_t node, const selecting_column *c,
-                                             unsigned *found) {
+static inline const char *selecting_check_converted(const packbuf_selection *s, uint32_t node,
+                                                    const selecting_column *c, unsigned *found) {
   packbuf_node n, up;
   packbuf_error error;
   const char *wrong = NULL;
@@ -313,8 +319,9 @@ static inline const char *selecting_check_converted(const packbuf_selection *s, 
     items = up.kind == PACKBUF_LEAF && up.codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED;
   for (unsigned way = 0; !wrong && way < 8; way++) {
     const packbuf_dtype to = packbuf_dtype_of(way & 1 ? PACKBUF_DTYPE_UINT : PACKBUF_DTYPE_INT, 8u << way / 2);
-    const int integers = n.kind == PACKBUF_LEAF && n.codec >= PACKBUF_CODEC_NDARRAY && n.codec <= PACKBUF_CODEC_TYPED_RAGGED &&
-                         n.dtype.lanes == 1 && n.dtype.bits >= 8 && n.dtype.bits <= 64 &&
+    const int integers = n.kind == PACKBUF_LEAF && n.codec >= PACKBUF_CODEC_NDARRAY &&
+                         n.codec <= PACKBUF_CODEC_TYPED_RAGGED && n.dtype.lanes == 1 && n.dtype.bits >= 8 &&
+                         n.dtype.bits <= 64 &&
                          (n.dtype.code <= PACKBUF_DTYPE_UINT || n.dtype.code == PACKBUF_DTYPE_BOOL);
     packbuf_select_into into;
     packbuf_selected_size size;
@@ -325,12 +332,16 @@ static inline const char *selecting_check_converted(const packbuf_selection *s, 
     into.dtype = to;
     into.data_capacity = c->size.elements * (to.bits / 8u);
     into.data = selecting_memory(into.data_capacity);
-    while (integers && unfit < c->size.elements && selecting_fits(selecting_integer(c->into.data, n.dtype, unfit), n.dtype, to)) unfit++;
+    while (integers && unfit < c->size.elements &&
+           selecting_fits(selecting_integer(c->into.data, n.dtype, unfit), n.dtype, to))
+      unfit++;
     if (unfit < c->size.elements) expected = PACKBUF_LOSSY;
     status = packbuf_select_copy(s, node, &into, &size, &error);
-    if (status == PACKBUF_LOSSY && !items && error.row != selecting_row_of(s, &n, c, unfit)) wrong = "row of a conversion that loses";
+    if (status == PACKBUF_LOSSY && !items && error.row != selecting_row_of(s, &n, c, unfit))
+      wrong = "row of a conversion that loses";
     if (status != (integers ? expected : PACKBUF_WRONG_TYPE)) wrong = "status of a conversion";
-    if (!wrong && !status && (size.elements != c->size.elements || size.data_bytes != into.data_capacity)) wrong = "size of a conversion";
+    if (!wrong && !status && (size.elements != c->size.elements || size.data_bytes != into.data_capacity))
+      wrong = "size of a conversion";
     for (uint64_t i = 0; !wrong && !status && i < size.elements; i++)
       if (selecting_integer(into.data, to, i) != selecting_integer(c->into.data, n.dtype, i)) wrong = "converted data";
     *found += !status;

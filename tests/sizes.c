@@ -12,7 +12,8 @@ static packbuf_error error;
 
 /* One row: bytes that are all equal, which are stored as a constant. */
 static uint8_t *pack_bytes(packbuf_arena *arena, uint64_t *size) {
-  static const char same[101] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+  static const char same[101] =
+      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
   packbuf_batch batch;
   static const int32_t offsets[2] = {0, 100};
   packbuf_ragged ragged;
@@ -24,7 +25,9 @@ static uint8_t *pack_bytes(packbuf_arena *arena, uint64_t *size) {
   ragged.offsets = offsets;
   ragged.items = 100;
   packbuf_arena_init(arena, NULL);
-  if (packbuf_batch_init(&batch, 1, arena, NULL, &error) || packbuf_add_ragged(&batch, "x", &ragged, &error) || packbuf_pack(&batch, &data, size, &error)) exit(2);
+  if (packbuf_batch_init(&batch, 1, arena, NULL, &error) || packbuf_add_ragged(&batch, "x", &ragged, &error) ||
+      packbuf_pack(&batch, &data, size, &error))
+    exit(2);
   return (uint8_t *)data;
 }
 
@@ -58,19 +61,24 @@ static void long_cell(void) {
   seal_head(data, size);
   status = packbuf_open(&view, data, size, 0, NULL, &error);
   if (!status) status = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
-  tap_ok(status == PACKBUF_OK, "the same for 2^32 + 5 bytes is valid: %s %s", packbuf_status_name(status), packbuf_rule_name(error.rule));
+  tap_ok(status == PACKBUF_OK, "the same for 2^32 + 5 bytes is valid: %s %s", packbuf_status_name(status),
+         packbuf_rule_name(error.rule));
   status = packbuf_open_column(&view, 0, &column, &error);
   if (!status) status = packbuf_cell_extent(&column, 0, &first, &count, &error);
   tap_ok(!status && first == 0 && count == HUGE_SIZE, "its extent");
   if (!NARROW) arena.limit = arena.used + (1 << 24);
   status = packbuf_read_cell(&view, 0, 0, &arena, &value, &error);
-  tap_ok(status == PACKBUF_OUT_OF_MEMORY || status == PACKBUF_LIMIT, "is no cell in memory: %s", packbuf_status_name(status));
-  if (packbuf_get_node(&view, 0, &node, &error) || packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &buffer, &error)) exit(2);
+  tap_ok(status == PACKBUF_OUT_OF_MEMORY || status == PACKBUF_LIMIT, "is no cell in memory: %s",
+         packbuf_status_name(status));
+  if (packbuf_get_node(&view, 0, &node, &error) ||
+      packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 0, &buffer, &error))
+    exit(2);
   status = packbuf_copy_elements(&view, &buffer, 0, HUGE_SIZE, two, sizeof two, &error);
   tap_ok(status == PACKBUF_CAPACITY, "does not fit two bytes: %s", packbuf_status_name(status));
   if (NARROW) {
     status = packbuf_copy_elements(&view, &buffer, 0, HUGE_SIZE, two, UINT64_MAX, &error);
-    tap_ok(status == PACKBUF_CAPACITY && two[0] == 7, "nor memory of any claimed size: %s", packbuf_status_name(status));
+    tap_ok(status == PACKBUF_CAPACITY && two[0] == 7, "nor memory of any claimed size: %s",
+           packbuf_status_name(status));
   }
   status = packbuf_copy_elements(&view, &buffer, HUGE_SIZE - 2, 2, two, sizeof two, &error);
   tap_ok(status == PACKBUF_OK && two[0] == 'a' && two[1] == 'a', "its last two bytes can be had");
@@ -95,11 +103,14 @@ static void long_header(void) {
   whole = bytes_load64(data + 24);
   bytes_store64(data + 24, whole + ((uint64_t)1 << 32));
   seal_head(data, size);
-  tap_ok(packbuf_open(&view, data, size, 0, NULL, &error) != PACKBUF_OK, "a total length + 2^32 under a right checksum: refused, %s", packbuf_rule_name(error.rule));
+  tap_ok(packbuf_open(&view, data, size, 0, NULL, &error) != PACKBUF_OK,
+         "a total length + 2^32 under a right checksum: refused, %s", packbuf_rule_name(error.rule));
   bytes_store64(data + 24, whole);
   seal_head(data, size);
   tap_ok(packbuf_open(&view, data, size, 0, NULL, &error) == PACKBUF_OK, "as it was: opens");
-  if (NARROW) tap_ok(packbuf_open(&view, data, size + ((uint64_t)1 << 32), 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT, "memory larger than the address space: refused");
+  if (NARROW)
+    tap_ok(packbuf_open(&view, data, size + ((uint64_t)1 << 32), 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT,
+           "memory larger than the address space: refused");
   packbuf_arena_free(&arena);
 }
 
@@ -119,7 +130,9 @@ static void many_bits(void) {
   buffer.dtype = packbuf_dtype_of(PACKBUF_DTYPE_BOOL, 1);
   buffer.count = ((uint64_t)1 << 32) + 8;
   status = out ? packbuf_copy_elements(&view, &buffer, 0, buffer.count, out, bytes, &error) : PACKBUF_OUT_OF_MEMORY;
-  if (out) tap_ok(status == PACKBUF_OK && out[0] == 0xFF && out[1] == 0xFF && out[bytes - 1] == 0xFF, "2^32 + 8 bits are all copied: %s", packbuf_status_name(status));
+  if (out)
+    tap_ok(status == PACKBUF_OK && out[0] == 0xFF && out[1] == 0xFF && out[bytes - 1] == 0xFF,
+           "2^32 + 8 bits are all copied: %s", packbuf_status_name(status));
   else tap_ok(1, "no 512 MiB here");
   free(out);
   packbuf_arena_free(&arena);

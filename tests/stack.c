@@ -1,5 +1,6 @@
-/* The stack that calls take, measured: each runs in a thread whose stack is as large as core/packbuf.in.h says it must be, with no page below it, and painted,
- * so that what was touched can be told. `stack measure` gives each 64 MiB instead.
+/* The stack that calls take, measured: each runs in a thread whose stack is as large as core/packbuf.in.h says it must
+ * be, with no page below it, and painted, so that what was touched can be told. `stack measure` gives each 64 MiB
+ * instead.
  * May use: packbuf.h, tap.h, threads and mmap. */
 #define _GNU_SOURCE 1
 #include "../packbuf.h"
@@ -30,7 +31,8 @@ static size_t measuring;
 
 /* What calls have to work on, and what they made. */
 typedef struct work {
-  unsigned dicts, lists; /* how deep the cells are: dicts become nodes; in them lists, in every other row a number: JSON */
+  unsigned dicts,
+      lists; /* how deep the cells are: dicts become nodes; in them lists, in every other row a number: JSON */
   packbuf_packing packing;
   packbuf_arena arena;
   packbuf_value rows[ROWS], back[ROWS], cell;
@@ -87,7 +89,8 @@ static void pack(work *w) {
   (void)packbuf_measure(&w->batch, &w->size, &w->error);
   w->data = room(w, w->size);
   w->status = packbuf_write_split(&w->batch, 3, &parts, &w->error);
-  for (uint32_t i = 0; !w->status && i < parts; i++) w->status = packbuf_write_part(&w->batch, i, w->data, w->size, &w->error);
+  for (uint32_t i = 0; !w->status && i < parts; i++)
+    w->status = packbuf_write_part(&w->batch, i, w->data, w->size, &w->error);
   if (!w->status) w->status = packbuf_write_finish(&w->batch, w->data, w->size, &w->size, &w->error);
 }
 
@@ -98,11 +101,15 @@ static packbuf_status put(void *context, uint64_t offset, const void *bytes, siz
 
 static void write_through(work *w) { w->status = packbuf_write_through(&w->batch, put, NULL, 0, &w->error); }
 
-static void open_it(work *w) { w->status = packbuf_open(&w->view, w->data, w->size, PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES, NULL, &w->error); }
+static void open_it(work *w) {
+  w->status = packbuf_open(&w->view, w->data, w->size, PACKBUF_OPEN_EXACT | PACKBUF_OPEN_TABLES, NULL, &w->error);
+}
 
 static void verify(work *w) { w->status = packbuf_verify(&w->view, PACKBUF_LEVEL_FULL, &w->error); }
 
-static void read_rows(work *w) { w->status = packbuf_read_rows(&w->view, 0, w->view.rows, &w->arena, w->back, &w->error); }
+static void read_rows(work *w) {
+  w->status = packbuf_read_rows(&w->view, 0, w->view.rows, &w->arena, w->back, &w->error);
+}
 
 static void unpack(work *w) {
   packbuf_node node;
@@ -110,7 +117,8 @@ static void unpack(work *w) {
   int64_t *back = (int64_t *)room(w, sizeof numbers);
   w->status = packbuf_find(&w->view, 0, "x", &node, &w->error);
   if (!w->status) w->status = packbuf_get_buffer(&w->view, &node, PACKBUF_ROLE_DATA, 0, &data, &w->error);
-  if (!w->status) w->status = packbuf_copy_elements(&w->view, &data, 1, ROWS * WIDE - 2, back, sizeof numbers, &w->error);
+  if (!w->status)
+    w->status = packbuf_copy_elements(&w->view, &data, 1, ROWS * WIDE - 2, back, sizeof numbers, &w->error);
   if (!w->status && memcmp(back, numbers + 1, sizeof numbers - 16) != 0) w->status = PACKBUF_BAD_BLOCK;
 }
 
@@ -127,7 +135,8 @@ static void select_rows(work *w) {
   if (!w->status) w->status = packbuf_select_ranges(&s, 1, 0, 0, &w->arena, &ranges, &count, &w->error);
   for (uint32_t i = 0; !w->status && i < s.node_count; i++) {
     w->status = packbuf_select_size(&s, s.nodes[i], &size, &w->error);
-    into.data = room(w, size.data_bytes), into.data_capacity = size.data_bytes, into.rows = size.rows, into.items = size.items;
+    into.data = room(w, size.data_bytes), into.data_capacity = size.data_bytes, into.rows = size.rows,
+    into.items = size.items;
     if (!w->status) w->status = packbuf_select_copy(&s, s.nodes[i], &into, NULL, &w->error);
     into.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 32); /* converted too, where there are integers and they fit */
     if (!w->status) (void)packbuf_select_copy(&s, s.nodes[i], &into, NULL, &w->error);
@@ -157,7 +166,9 @@ static void write_json(work *w) {
   w->status = packbuf_json_write(&w->cell, w->json, 1 << 16, &w->json_size, &w->error);
 }
 
-static void parse_json(work *w) { w->status = packbuf_json_parse(w->json, w->json_size, 0, &w->arena, &w->back[0], &w->error); }
+static void parse_json(work *w) {
+  w->status = packbuf_json_parse(w->json, w->json_size, 0, &w->arena, &w->back[0], &w->error);
+}
 
 static void msgpack(work *w) {
   size_t size = 0;
@@ -202,9 +213,18 @@ static const struct {
   const char *name;
   void (*run)(work *);
   int reads; /* any packed buffer */
-} calls[] = {{"pack, whole and in parts", pack, 0}, {"write through a callback", write_through, 0}, {"open with tables", open_it, 1}, {"verify", verify, 1},
-             {"unpack", unpack, 0}, {"read rows", read_rows, 1}, {"select", select_rows, 1}, {"fingerprint", schema, 1}, {"concatenate", concat, 0},
-             {"write JSON", write_json, 0}, {"parse JSON", parse_json, 0}, {"MessagePack", msgpack, 0}};
+} calls[] = {{"pack, whole and in parts", pack, 0},
+             {"write through a callback", write_through, 0},
+             {"open with tables", open_it, 1},
+             {"verify", verify, 1},
+             {"unpack", unpack, 0},
+             {"read rows", read_rows, 1},
+             {"select", select_rows, 1},
+             {"fingerprint", schema, 1},
+             {"concatenate", concat, 0},
+             {"write JSON", write_json, 0},
+             {"parse JSON", parse_json, 0},
+             {"MessagePack", msgpack, 0}};
 
 static void test_calls(unsigned dicts, unsigned lists, packbuf_packing packing, size_t stack) {
   static work w;
@@ -218,7 +238,8 @@ static void test_calls(unsigned dicts, unsigned lists, packbuf_packing packing, 
     c.run = calls[i].run, c.on = &w;
     w.status = PACKBUF_OK;
     kib = touched(&c, stack);
-    if (!tap_ok(!w.status && kib, "%u dicts and %u lists deep, packing %u: %s in %lu KiB of stack: took %lu", dicts, lists, (unsigned)packing, calls[i].name, (unsigned long)stack, (unsigned long)kib)) {
+    if (!tap_ok(!w.status && kib, "%u dicts and %u lists deep, packing %u: %s in %lu KiB of stack: took %lu", dicts,
+                lists, (unsigned)packing, calls[i].name, (unsigned long)stack, (unsigned long)kib)) {
       tap_note("%s", w.error.message ? w.error.message : "");
       break;
     }
@@ -241,7 +262,8 @@ static void test_nodes(void) {
     c.run = calls[i].run;
     if (!calls[i].reads) continue;
     kib = touched(&c, WITHIN_LIMITS);
-    tap_ok(!w.status && kib, "nodes 64 deep: %s in %u KiB of stack: took %lu", calls[i].name, (unsigned)WITHIN_LIMITS, (unsigned long)kib);
+    tap_ok(!w.status && kib, "nodes 64 deep: %s in %u KiB of stack: took %lu", calls[i].name, (unsigned)WITHIN_LIMITS,
+           (unsigned long)kib);
   }
   packbuf_arena_free(&w.arena);
 }

@@ -664,8 +664,8 @@ static void select_some(void) {
 
 /* 64 keys at once, batch values too; a field that is not there. */
 /* What a learner costs that wants 3 of 20 fields and an eighth of the rows, counted on the wire (bytes_moved, where it
- * can be seen) and by the object: head, index and these rows' share of these fields, and at most two blocks more for each
- * range, not what some selection says. */
+ * can be seen) and by the object: head, index and these rows' share of these fields, and at most two blocks more for
+ * each range, not what some selection says. */
 static void select_a_part(void) {
   enum { ROWS = 4096, WIDTH = 32, FIELDS = 20, WANTED = 3 };
   static const char *const patterns[] = {"f3", "f7", "f11"};
@@ -704,8 +704,9 @@ static void select_a_part(void) {
     if (!is(packbuf_get_select(store, &ref, &wanted, &getting, &object, &error), PACKBUF_OK)) break;
     packbuf_store_counters(store, &after, NULL);
     wire = after.bytes_moved - before.bytes_moved;
-    tap_ok(object.moved <= most || whole, "%s: 3 of 20 fields, 1/8 of the rows, %s: %lu bytes of %lu, at most %lu", where,
-           packed ? "packed" : "plain", (unsigned long)object.moved, (unsigned long)trip.size, (unsigned long)most);
+    tap_ok(object.moved <= most || whole, "%s: 3 of 20 fields, 1/8 of the rows, %s: %lu bytes of %lu, at most %lu",
+           where, packed ? "packed" : "plain", (unsigned long)object.moved, (unsigned long)trip.size,
+           (unsigned long)most);
     tap_ok(wire <= most + 2048 || whole, "%s: and no more on the wire but frames: %lu", where, (unsigned long)wire);
     packbuf_object_release(&object);
     mv_trip_end(&trip);
@@ -1108,7 +1109,8 @@ static void no_packed_buffer(void) {
     item.size = strlen(bytes[i]);
     good &= is(packbuf_batch_put(store, &item, 1, putting.deadline, &error), PACKBUF_OK) &&
             is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_BAD_MAGIC) &&
-            error.rule == PACKBUF_RULE_NONE && strstr(error.message, "packbuf_batch_get") && strcmp(error.path, "text") == 0;
+            error.rule == PACKBUF_RULE_NONE && strstr(error.message, "packbuf_batch_get") &&
+            strcmp(error.path, "text") == 0;
   }
   tap_ok(good, "%s: bytes that are no packed buffer: BAD_MAGIC, and what to do", where);
   clear();

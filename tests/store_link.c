@@ -1,5 +1,5 @@
-/* tests/store_link.c: one connection of a server without its socket: what it answers to what it is told, what it refuses, and
- * how little of the server's memory and room a hostile client gets for its bytes.
+/* tests/store_link.c: one connection of a server without its socket: what it answers to what it is told, what it
+ * refuses, and how little of the server's memory and room a hostile client gets for its bytes.
  * May use: internals.h. Must not know: sockets, how the local store does it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -89,7 +89,8 @@ static void talk_say(talk *t, const void *bytes, size_t size) {
   talk_listen(t);
 }
 
-static void talk_frame_of(talk *t, const packbuf_i_wire_to *body, uint8_t *frame, unsigned type, uint64_t items, uint64_t request, const char *payload, size_t payload_size) {
+static void talk_frame_of(talk *t, const packbuf_i_wire_to *body, uint8_t *frame, unsigned type, uint64_t items,
+                          uint64_t request, const char *payload, size_t payload_size) {
   const size_t size = packbuf_i_frame_end(frame, body, type, items, request, payload_size);
   uint8_t all[4096];
   memcpy(all, frame, size);
@@ -134,7 +135,9 @@ static void talk_end(talk *t) {
   packbuf_i_link_end(&t->link);
   packbuf_i_intake_end(&t->ear);
   packbuf_i_lock_end(&t->service.lock);
-  expect(!packbuf_store_counters(t->store, &counters, NULL) && !counters.slices && !counters.leases && !t->service.wanting, "something is left");
+  expect(
+      !packbuf_store_counters(t->store, &counters, NULL) && !counters.slices && !counters.leases && !t->service.wanting,
+      "something is left");
   expect(!packbuf_store_close(t->store, soon(), NULL), "close");
 }
 
@@ -157,7 +160,8 @@ static void talk_data(talk *t, uint64_t request, uint16_t index, uint64_t offset
 }
 
 static int talk_refused(const talk *t, const char *why) {
-  return t->link.state == PACKBUF_I_LINK_ENDING && t->bye.status == PACKBUF_PROTOCOL && strcmp(t->bye.text, why) == 0 && !t->link.requests;
+  return t->link.state == PACKBUF_I_LINK_ENDING && t->bye.status == PACKBUF_PROTOCOL && strcmp(t->bye.text, why) == 0 &&
+         !t->link.requests;
 }
 
 /* ---- the protocol ---- */
@@ -172,7 +176,8 @@ static void test_protocol(void) {
   talk_end(&t);
   talk_begin(&t, MIB, 1);
   talk_word(&t, PACKBUF_I_PING, 7);
-  expect(t.frames[PACKBUF_I_WELCOME] == 1 && t.frames[PACKBUF_I_PONG] == 1 && !t.frames[PACKBUF_I_BYE], "a greeting and a ping");
+  expect(t.frames[PACKBUF_I_WELCOME] == 1 && t.frames[PACKBUF_I_PONG] == 1 && !t.frames[PACKBUF_I_BYE],
+         "a greeting and a ping");
   talk_put(&t, 1, UINT64_MAX, "a", 10, "");
   expect(t.frames[PACKBUF_I_GRANT] == 1 && !t.frames[PACKBUF_I_RESULT], "a grant");
   talk_data(&t, 1, 0, 0, "hello");
@@ -253,7 +258,9 @@ static void test_protocol(void) {
       talk_data(&t, 1, 0, i * 1024, y);
     }
     expect(t.frames[PACKBUF_I_RESULT] == 1 && t.status[0] == 1000, "and put");
-    expect(!packbuf_batch_get(t.store, &back, 1, soon(), NULL) && back.lease.size == 8192 && memcmp(back.lease.data, "aaaa", 4) == 0 && ((const char *)back.lease.data)[8191] == 'h', "as it was sent again");
+    expect(!packbuf_batch_get(t.store, &back, 1, soon(), NULL) && back.lease.size == 8192 &&
+               memcmp(back.lease.data, "aaaa", 4) == 0 && ((const char *)back.lease.data)[8191] == 'h',
+           "as it was sent again");
     packbuf_lease_release(&back.lease);
     talk_end(&t);
   }
@@ -277,7 +284,8 @@ static void test_protocol(void) {
     talk_end(&t);
   }
   { /* frames that are a server's */
-    static const unsigned types[] = {PACKBUF_I_WELCOME, PACKBUF_I_PROVEN, PACKBUF_I_LISTED, PACKBUF_I_HELLO, PACKBUF_I_PROOF};
+    static const unsigned types[] = {PACKBUF_I_WELCOME, PACKBUF_I_PROVEN, PACKBUF_I_LISTED, PACKBUF_I_HELLO,
+                                     PACKBUF_I_PROOF};
     for (unsigned i = 0; i < 5; i++) {
       talk_begin(&t, MIB, 1);
       talk_word(&t, types[i], 0);
@@ -309,7 +317,8 @@ static void test_hoarders(void) {
     talk_word(&t, PACKBUF_I_PING, 1);
     expect(packbuf_i_link_holds(&t.link, packbuf_now(), 4000000u), "room for what does not come");
     talk_data(&t, 1, 0, 0, "x");
-    expect(!packbuf_i_link_holds(&t.link, packbuf_now(), 1000000000u) && t.link.requests->moved > before + 4000000u, "a byte of it");
+    expect(!packbuf_i_link_holds(&t.link, packbuf_now(), 1000000000u) && t.link.requests->moved > before + 4000000u,
+           "a byte of it");
     talk_data(&t, 1, 0, 1, "123456789");
     expect(!packbuf_i_link_holds(&t.link, packbuf_now() + 1000000000u, 1), "it is put");
     body = packbuf_i_frame_body(frame, sizeof frame);
@@ -332,7 +341,8 @@ static void test_hoarders(void) {
     body = packbuf_i_frame_body(frame, sizeof frame);
     size = packbuf_i_frame_end(frame, &body, PACKBUF_I_PING, 0, 0, 0);
     for (count = 0; count < 200000 && !packbuf_i_link_full(&t.link); count++) packbuf_i_link_feed(&t.link, frame, size);
-    expect(packbuf_i_link_full(&t.link) && count * sizeof(packbuf_i_outgoing) < PACKBUF_I_QUEUED, "%d pings", (int)count);
+    expect(packbuf_i_link_full(&t.link) && count * sizeof(packbuf_i_outgoing) < PACKBUF_I_QUEUED, "%d pings",
+           (int)count);
     talk_listen(&t);
     expect(t.frames[PACKBUF_I_PONG] == count && !t.link.blocks && !t.link.queued, "all are answered");
     talk_end(&t);
@@ -354,7 +364,8 @@ static void test_hoarders(void) {
     size = packbuf_i_frame_end(frame, &body, PACKBUF_I_LIST, 0, 3, 0);
     for (count = 0; (count + 1) * size <= sizeof many; count++) memcpy(many + count * size, frame, size);
     packbuf_i_link_feed(&t.link, many, count * size);
-    expect(t.link.queued < PACKBUF_I_QUEUED + MIB + count * 128, "%d lists are %d bytes", (int)count, (int)t.link.queued);
+    expect(t.link.queued < PACKBUF_I_QUEUED + MIB + count * 128, "%d lists are %d bytes", (int)count,
+           (int)t.link.queued);
     talk_listen(&t);
     expect(t.frames[PACKBUF_I_LISTED] == count && !t.frames[PACKBUF_I_BYE], "all are answered");
     talk_end(&t);

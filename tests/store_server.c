@@ -1,5 +1,6 @@
-/* tests/store_server.c: a server of a local store and clients by tcp over loopback, in one process: each operation, ranges, large batches and objects,
- * a status for each key, room that is waited for, secrets, deadlines against a server that does not answer, clients that die in the middle of a put.
+/* tests/store_server.c: a server of a local store and clients by tcp over loopback, in one process: each operation,
+ * ranges, large batches and objects, a status for each key, room that is waited for, secrets, deadlines against a
+ * server that does not answer, clients that die in the middle of a put.
  * May use: internals.h. Must not know: how the local store does it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -76,13 +77,15 @@ static void server_stop(void) {
   packbuf_counters counters;
   memset(&counters, 0, sizeof counters);
   expect(!packbuf_server_close(server, packbuf_deadline_in(1000), NULL), "closing the server");
-  expect(!packbuf_store_counters(served, &counters, NULL) && counters.leases == 0 && counters.slices == 0, "the server left %d leases, %d slices", (int)counters.leases, (int)counters.slices);
+  expect(!packbuf_store_counters(served, &counters, NULL) && counters.leases == 0 && counters.slices == 0,
+         "the server left %d leases, %d slices", (int)counters.leases, (int)counters.slices);
   expect(!packbuf_store_describe(served, &info, soon(), NULL), "describe");
   expect(!packbuf_store_close(served, soon(), NULL), "closing the store");
   server = NULL;
 }
 
-static packbuf_status put_bytes(packbuf_store *store, const char *key, const void *bytes, uint64_t size, uint64_t deadline) {
+static packbuf_status put_bytes(packbuf_store *store, const char *key, const void *bytes, uint64_t size,
+                                uint64_t deadline) {
   packbuf_item item = item_of(key);
   item.from = bytes;
   item.size = size;
@@ -120,18 +123,23 @@ static void test_sizes(void) {
     item.from = bytes;
     item.size = size;
     status = packbuf_batch_put(a, &item, 1, soon(), NULL);
-    expect(!status && item.stat.generation && item.stat.length == size, "put of %d: %s", (int)size, packbuf_status_name(status));
-    expect(!stat_of(b, "k", &stat) && stat.length == size && stat.generation == item.stat.generation && stat.kind == PACKBUF_OBJECT_BYTES, "stat of %d", (int)size);
+    expect(!status && item.stat.generation && item.stat.length == size, "put of %d: %s", (int)size,
+           packbuf_status_name(status));
+    expect(!stat_of(b, "k", &stat) && stat.length == size && stat.generation == item.stat.generation &&
+               stat.kind == PACKBUF_OBJECT_BYTES,
+           "stat of %d", (int)size);
     memset(back, 0xAA, size + 2);
     item = item_of("k");
     item.into = back + 1;
     item.capacity = size;
     status = packbuf_batch_get(b, &item, 1, soon(), NULL);
-    expect(!status && item.got == size && item.stat.length == size && is_filled(back + 1, size, size) && back[0] == 0xAA && back[size + 1] == 0xAA, "get of %d into memory: %s", (int)size,
-           packbuf_status_name(status));
+    expect(!status && item.got == size && item.stat.length == size && is_filled(back + 1, size, size) &&
+               back[0] == 0xAA && back[size + 1] == 0xAA,
+           "get of %d into memory: %s", (int)size, packbuf_status_name(status));
     item = item_of("k");
     status = packbuf_batch_get(b, &item, 1, soon(), NULL);
-    expect(!status && item.got == size && item.lease.size == size && (!size || is_filled(item.lease.data, size, size)), "get of %d with a lease: %s", (int)size, packbuf_status_name(status));
+    expect(!status && item.got == size && item.lease.size == size && (!size || is_filled(item.lease.data, size, size)),
+           "get of %d with a lease: %s", (int)size, packbuf_status_name(status));
     expect((uintptr_t)item.lease.data % 4096 == 0, "the lease is aligned");
     packbuf_lease_release(&item.lease);
     if (!size) continue;
@@ -140,9 +148,11 @@ static void test_sizes(void) {
     item.into = back + 1;
     item.capacity = size - 1;
     status = packbuf_batch_get(b, &item, 1, soon(), NULL);
-    expect(status == PACKBUF_CAPACITY && back[1] == 0xAA && item.got == 0, "get of %d into too little: %s", (int)size, packbuf_status_name(status));
+    expect(status == PACKBUF_CAPACITY && back[1] == 0xAA && item.got == 0, "get of %d into too little: %s", (int)size,
+           packbuf_status_name(status));
   }
-  expect(!remove_key(b, "k") && remove_key(a, "k") == PACKBUF_NOT_FOUND && stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND, "remove");
+  expect(!remove_key(b, "k") && remove_key(a, "k") == PACKBUF_NOT_FOUND && stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND,
+         "remove");
   client_close(a);
   client_close(b);
   server_stop();
@@ -175,18 +185,23 @@ static void test_generations(void) {
   first = item.stat.generation;
   again = item_of("g");
   again.generation = first;
-  expect(!packbuf_batch_stat(a, &again, 1, soon(), NULL) && again.stat.kind == PACKBUF_OBJECT_BATCH && again.stat.head_length == 64 && again.stat.head_checksum == 0xDEADBEEF &&
-             again.stat.fingerprint[15] == 7 && again.stat.left_ms <= 60000 && again.stat.left_ms > 50000 && again.stat.flags == PACKBUF_PUT_EVICTABLE,
+  expect(!packbuf_batch_stat(a, &again, 1, soon(), NULL) && again.stat.kind == PACKBUF_OBJECT_BATCH &&
+             again.stat.head_length == 64 && again.stat.head_checksum == 0xDEADBEEF &&
+             again.stat.fingerprint[15] == 7 && again.stat.left_ms <= 60000 && again.stat.left_ms > 50000 &&
+             again.stat.flags == PACKBUF_PUT_EVICTABLE,
          "what it is about");
-  expect(!packbuf_store_list(a, "g", &cursor, listed, 8, &count, soon(), NULL) && count == 1 && cursor == 0 && strcmp(listed[0].key, "g") == 0 && listed[0].stat.generation == first &&
+  expect(!packbuf_store_list(a, "g", &cursor, listed, 8, &count, soon(), NULL) && count == 1 && cursor == 0 &&
+             strcmp(listed[0].key, "g") == 0 && listed[0].stat.generation == first &&
              listed[0].stat.fingerprint[0] == 7,
          "list");
-  expect(!packbuf_store_list(a, "h", &cursor, listed, 8, &count, soon(), NULL) && count == 0, "list of a prefix that none has");
+  expect(!packbuf_store_list(a, "h", &cursor, listed, 8, &count, soon(), NULL) && count == 0,
+         "list of a prefix that none has");
   expect(!put_bytes(a, "g", bytes, 5, soon()), "superseding");
   again.into = bytes;
   again.capacity = sizeof bytes;
   expect(packbuf_batch_get(a, &again, 1, soon(), NULL) == PACKBUF_STALE, "an old generation");
-  expect(packbuf_batch_remove(a, &again, 1, soon(), NULL) != PACKBUF_OK && !stat_of(a, "g", NULL), "removing an old generation");
+  expect(packbuf_batch_remove(a, &again, 1, soon(), NULL) != PACKBUF_OK && !stat_of(a, "g", NULL),
+         "removing an old generation");
   { /* the same key three times in one batch: the last is the newest */
     packbuf_item three[3];
     uint8_t content[3] = {10, 11, 12}, back = 0;
@@ -195,7 +210,9 @@ static void test_generations(void) {
       three[i].from = &content[i];
       three[i].size = 1;
     }
-    expect(!packbuf_batch_put(a, three, 3, soon(), NULL) && three[0].stat.generation < three[1].stat.generation && three[1].stat.generation < three[2].stat.generation, "three at once");
+    expect(!packbuf_batch_put(a, three, 3, soon(), NULL) && three[0].stat.generation < three[1].stat.generation &&
+               three[1].stat.generation < three[2].stat.generation,
+           "three at once");
     again = item_of("thrice");
     again.into = &back;
     again.capacity = 1;
@@ -232,7 +249,8 @@ static void test_batches(void) {
     items[i].size = i * 5u;
   }
   expect(!packbuf_batch_put(a, items, MANY, soon(), &error), "put of %d keys", MANY);
-  for (unsigned i = 0; i < MANY; i++) expect(items[i].status == PACKBUF_OK && items[i].stat.generation, "put %d", (int)i);
+  for (unsigned i = 0; i < MANY; i++)
+    expect(items[i].status == PACKBUF_OK && items[i].stat.generation, "put %d", (int)i);
   for (unsigned i = 0; i < MANY; i++) {
     items[i] = item_of(keys[i]);
     items[i].into = back + i * 3000u;
@@ -241,9 +259,13 @@ static void test_batches(void) {
     if (i % 100 == 50) items[i].capacity = 1;
     if (i % 100 == 70) items[i].key = "bad key";
   }
-  expect(packbuf_batch_get(b, items, MANY, soon(), &error) == PACKBUF_NOT_FOUND && error.row == 3, "get of %d keys, some bad", MANY);
+  expect(packbuf_batch_get(b, items, MANY, soon(), &error) == PACKBUF_NOT_FOUND && error.row == 3,
+         "get of %d keys, some bad", MANY);
   for (unsigned i = 0; i < MANY; i++) {
-    const packbuf_status expected = i % 100 == 3 ? PACKBUF_NOT_FOUND : i % 100 == 50 ? PACKBUF_CAPACITY : i % 100 == 70 ? PACKBUF_INVALID_ARGUMENT : PACKBUF_OK;
+    const packbuf_status expected = i % 100 == 3    ? PACKBUF_NOT_FOUND
+                                    : i % 100 == 50 ? PACKBUF_CAPACITY
+                                    : i % 100 == 70 ? PACKBUF_INVALID_ARGUMENT
+                                                    : PACKBUF_OK;
     expect(items[i].status == expected, "get %d: %s", (int)i, packbuf_status_name(items[i].status));
     bad += items[i].status != PACKBUF_OK;
     expect(expected || (items[i].got == i * 5u && is_filled(back + i * 3000u, i * 5u, i)), "content %d", (int)i);
@@ -251,10 +273,12 @@ static void test_batches(void) {
   expect(bad == 18, "%d failed", (int)bad);
   for (unsigned i = 0; i < MANY; i++) items[i] = item_of(keys[i]);
   expect(!packbuf_batch_get(b, items, MANY, soon(), NULL), "get of %d leases", MANY);
-  for (unsigned i = 0; i < MANY; i++) expect(items[i].lease.size == i * 5u && is_filled(items[i].lease.data, i * 5u, i), "lease %d", (int)i);
+  for (unsigned i = 0; i < MANY; i++)
+    expect(items[i].lease.size == i * 5u && is_filled(items[i].lease.data, i * 5u, i), "lease %d", (int)i);
   for (unsigned i = 0; i < MANY; i++) packbuf_lease_release(&items[i].lease);
   memset(&counters, 0, sizeof counters);
-  expect(!packbuf_store_counters(b, &counters, NULL) && counters.leases == 0, "%d leases are left", (int)counters.leases);
+  expect(!packbuf_store_counters(b, &counters, NULL) && counters.leases == 0, "%d leases are left",
+         (int)counters.leases);
   do {
     packbuf_listed listed[100];
     uint64_t count;
@@ -262,7 +286,8 @@ static void test_batches(void) {
     seen += count;
   } while (cursor && seen < 10000);
   expect(seen == MANY, "%d are listed", (int)seen);
-  expect(!packbuf_batch_stat(b, items, MANY, soon(), NULL) && items[MANY - 1].stat.length == 5 * (MANY - 1), "stat of %d", MANY);
+  expect(!packbuf_batch_stat(b, items, MANY, soon(), NULL) && items[MANY - 1].stat.length == 5 * (MANY - 1),
+         "stat of %d", MANY);
   expect(!packbuf_batch_remove(b, items, MANY, soon(), NULL), "remove of %d", MANY);
   expect(packbuf_batch_stat(a, items, MANY, soon(), NULL) == PACKBUF_NOT_FOUND, "they are gone");
   expect(!packbuf_reserve(a, 0, sizes, 2, soon(), slices, NULL), "slices");
@@ -275,7 +300,9 @@ static void test_batches(void) {
   }
   expect(!packbuf_batch_put(a, items, 2, soon(), NULL) && !slices[0].data && !slices[1].data, "slices are taken over");
   items[0] = item_of(keys[0]);
-  expect(!packbuf_batch_get(b, items, 1, soon(), NULL) && items[0].lease.size == 99999 && is_filled(items[0].lease.data, 99999, 77), "and are what is got");
+  expect(!packbuf_batch_get(b, items, 1, soon(), NULL) && items[0].lease.size == 99999 &&
+             is_filled(items[0].lease.data, 99999, 77),
+         "and are what is got");
   packbuf_lease_release(&items[0].lease);
   client_close(a);
   client_close(b);
@@ -286,8 +313,9 @@ static void test_batches(void) {
 }
 
 static void test_ranges(void) {
-  static const packbuf_range some[] = {{10, 100}, {0, 0}, {5000000, 70000}, {50, 100}, {0, 1}, {8 * MIB - 1, 1}, {8 * MIB, 0}}, past[] = {{0, 1}, {8 * MIB, 1}},
-                             overflow[] = {{UINT64_MAX, 2}}, none[1] = {{0, 0}};
+  static const packbuf_range some[] = {{10, 100}, {0, 0},           {5000000, 70000}, {50, 100},
+                                       {0, 1},    {8 * MIB - 1, 1}, {8 * MIB, 0}},
+                             past[] = {{0, 1}, {8 * MIB, 1}}, overflow[] = {{UINT64_MAX, 2}}, none[1] = {{0, 0}};
   uint8_t *bytes = (uint8_t *)malloc(8 * MIB), *back = (uint8_t *)malloc(MIB);
   packbuf_counters before, after;
   packbuf_item items[4];
@@ -310,11 +338,16 @@ static void test_ranges(void) {
     items[i].capacity = i == 3 ? 0 : MIB;
   }
   expect(packbuf_batch_get(a, items, 4, soon(), NULL) == PACKBUF_OUT_OF_RANGE, "get");
-  expect(!packbuf_store_counters(a, &after, NULL) && after.bytes_moved - before.bytes_moved < 2 * 70302 + 4096, "%d bytes moved", (int)(after.bytes_moved - before.bytes_moved));
-  expect(items[0].status == PACKBUF_OK && items[1].status == PACKBUF_OUT_OF_RANGE && items[2].status == PACKBUF_OUT_OF_RANGE && items[3].status == PACKBUF_OK, "statuses");
+  expect(!packbuf_store_counters(a, &after, NULL) && after.bytes_moved - before.bytes_moved < 2 * 70302 + 4096,
+         "%d bytes moved", (int)(after.bytes_moved - before.bytes_moved));
+  expect(items[0].status == PACKBUF_OK && items[1].status == PACKBUF_OUT_OF_RANGE &&
+             items[2].status == PACKBUF_OUT_OF_RANGE && items[3].status == PACKBUF_OK,
+         "statuses");
   expect(items[0].got == 70202 && items[3].got == 70202 && items[3].lease.size == 70202, "got %d", (int)items[0].got);
   for (int i = 0; i < 7; i++) {
-    expect(memcmp(back + at, bytes + some[i].offset, some[i].length) == 0 && memcmp((const uint8_t *)items[3].lease.data + at, bytes + some[i].offset, some[i].length) == 0, "range %d", i);
+    expect(memcmp(back + at, bytes + some[i].offset, some[i].length) == 0 &&
+               memcmp((const uint8_t *)items[3].lease.data + at, bytes + some[i].offset, some[i].length) == 0,
+           "range %d", i);
     at += some[i].length;
   }
   packbuf_lease_release(&items[3].lease);
@@ -369,13 +402,17 @@ static void test_room(void) {
   b = client_open();
   fill(bytes, 20 * MIB, 1);
   expect(put_bytes(a, "large", bytes, 20 * MIB, soon()) == PACKBUF_CAPACITY, "larger than the store");
-  for (int i = 0; i < 3; i++) expect(!put_bytes(a, i == 0 ? "x" : i == 1 ? "y" : "z", bytes, 4 * MIB, soon()), "put %d", i);
-  expect((status = put_bytes(a, "w", bytes, 5 * MIB, PACKBUF_NO_WAIT)) == PACKBUF_FULL, "at once: %s", packbuf_status_name(status));
-  expect((status = put_bytes(a, "w", bytes, 100, PACKBUF_NO_WAIT)) == PACKBUF_OK, "a small one fits: %s", packbuf_status_name(status));
+  for (int i = 0; i < 3; i++)
+    expect(!put_bytes(a, i == 0 ? "x" : i == 1 ? "y" : "z", bytes, 4 * MIB, soon()), "put %d", i);
+  expect((status = put_bytes(a, "w", bytes, 5 * MIB, PACKBUF_NO_WAIT)) == PACKBUF_FULL, "at once: %s",
+         packbuf_status_name(status));
+  expect((status = put_bytes(a, "w", bytes, 100, PACKBUF_NO_WAIT)) == PACKBUF_OK, "a small one fits: %s",
+         packbuf_status_name(status));
   from = packbuf_now();
   status = put_bytes(a, "w", bytes, 4 * MIB, packbuf_deadline_in(200));
   took = (packbuf_now() - from) / 1000000u;
-  expect(status == PACKBUF_FULL && took >= 150 && took < 1000, "to the deadline: %s after %d ms", packbuf_status_name(status), (int)took);
+  expect(status == PACKBUF_FULL && took >= 150 && took < 1000, "to the deadline: %s after %d ms",
+         packbuf_status_name(status), (int)took);
   l.store = b;
   l.key = "y";
   l.ms = 60;
@@ -384,8 +421,10 @@ static void test_room(void) {
   status = put_bytes(a, "w", bytes, 4 * MIB, soon());
   took = (packbuf_now() - from) / 1000000u;
   (void)pthread_join(thread, NULL);
-  expect(!status && !l.status && took >= 50 && took < 2000, "when room comes: %s after %d ms", packbuf_status_name(status), (int)took);
-  expect(!packbuf_store_describe(a, &info, soon(), NULL) && info.size == 16 * MIB && info.used == 12 * MIB && info.objects == 3 && strcmp(info.transport, "tcp") == 0 &&
+  expect(!status && !l.status && took >= 50 && took < 2000, "when room comes: %s after %d ms",
+         packbuf_status_name(status), (int)took);
+  expect(!packbuf_store_describe(a, &info, soon(), NULL) && info.size == 16 * MIB && info.used == 12 * MIB &&
+             info.objects == 3 && strcmp(info.transport, "tcp") == 0 &&
              strcmp(info.uri, packbuf_server_uri(server)) == 0,
          "describe: %d objects", (int)info.objects);
   { /* small ones that follow at once, when there is no room for them yet */
@@ -403,7 +442,9 @@ static void test_room(void) {
     expect(!status, "20 small ones: %s", packbuf_status_name(status));
     for (int i = 0; i < 20; i++) {
       packbuf_item one = item_of(keys[i]);
-      expect(!packbuf_batch_get(b, &one, 1, soon(), NULL) && one.lease.size == 50000 && is_filled(one.lease.data, 50000, 1), "small %d", i);
+      expect(!packbuf_batch_get(b, &one, 1, soon(), NULL) && one.lease.size == 50000 &&
+                 is_filled(one.lease.data, 50000, 1),
+             "small %d", i);
       packbuf_lease_release(&one.lease);
     }
   }
@@ -430,21 +471,27 @@ static void test_in_vain(void) {
   server_start(16 * MIB, NULL);
   a = client_open();
   fill(bytes, 8 * MIB, 9);
-  expect(!put_bytes(a, "x", bytes, 8 * MIB, soon()) && !put_bytes(a, "y", bytes, 4 * MIB, soon()) && !put_bytes(a, "z", bytes, 3 * MIB, soon()), "puts");
+  expect(!put_bytes(a, "x", bytes, 8 * MIB, soon()) && !put_bytes(a, "y", bytes, 4 * MIB, soon()) &&
+             !put_bytes(a, "z", bytes, 3 * MIB, soon()),
+         "puts");
   for (int round = 0; round < 2; round++) {
     moved = moved_by(a);
-    expect(put_bytes(a, "w", bytes, 2 * MIB, PACKBUF_NO_WAIT) == PACKBUF_FULL && moved_by(a) - moved < 1000, "no room, at once");
+    expect(put_bytes(a, "w", bytes, 2 * MIB, PACKBUF_NO_WAIT) == PACKBUF_FULL && moved_by(a) - moved < 1000,
+           "no room, at once");
     for (int i = 0; i < PACKBUF_I_CAREFUL; i++) expect(!put_bytes(a, "little", bytes, 10, soon()), "a small one");
     moved = moved_by(a);
     expect(put_bytes(a, "w", bytes, 2 * MIB, packbuf_deadline_in(30)) == PACKBUF_FULL, "no room");
     expect(moved_by(a) - moved > 2 * MIB, "it was sent with the request");
     moved = moved_by(a);
-    for (int i = 0; i < 10; i++) expect(put_bytes(a, "w", bytes, 2 * MIB, packbuf_deadline_in(10)) == PACKBUF_FULL, "no room again");
+    for (int i = 0; i < 10; i++)
+      expect(put_bytes(a, "w", bytes, 2 * MIB, packbuf_deadline_in(10)) == PACKBUF_FULL, "no room again");
     expect(moved_by(a) - moved < 10 * 1000, "and not again");
     expect(!remove_key(a, "z"), "room");
     for (int i = 0; i < PACKBUF_I_CAREFUL; i++) {
       packbuf_item item = item_of("w");
-      expect(!put_bytes(a, "w", bytes, MIB, soon()) && !packbuf_batch_get(a, &item, 1, soon(), NULL) && is_filled(item.lease.data, MIB, 9), "put %d", i);
+      expect(!put_bytes(a, "w", bytes, MIB, soon()) && !packbuf_batch_get(a, &item, 1, soon(), NULL) &&
+                 is_filled(item.lease.data, MIB, 9),
+             "put %d", i);
       packbuf_lease_release(&item.lease);
     }
     expect(!remove_key(a, "w") && !remove_key(a, "little") && !put_bytes(a, "z", bytes, 3 * MIB, soon()), "full again");
@@ -478,10 +525,13 @@ static void test_leases(void) {
   from = packbuf_now();
   status = packbuf_batch_remove(a, &gone, 1, packbuf_deadline_in(100), NULL);
   /* local says NOT_FOUND when it is asked again, so that nobody can wait: see packbuf_i_request_remove */
-  expect((status == PACKBUF_LEASED || status == PACKBUF_OK) && packbuf_now() - from < 1000000000u, "removing what is leased: %s", packbuf_status_name(status));
-  expect(stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND && is_filled(item.lease.data, sizeof bytes, 3), "it is not found, the lease is good");
+  expect((status == PACKBUF_LEASED || status == PACKBUF_OK) && packbuf_now() - from < 1000000000u,
+         "removing what is leased: %s", packbuf_status_name(status));
+  expect(stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND && is_filled(item.lease.data, sizeof bytes, 3),
+         "it is not found, the lease is good");
   packbuf_lease_release(&item.lease);
-  expect(!put_bytes(a, "k", bytes, sizeof bytes, soon()) && !packbuf_batch_get(served, &item, 1, soon(), NULL), "again");
+  expect(!put_bytes(a, "k", bytes, sizeof bytes, soon()) && !packbuf_batch_get(served, &item, 1, soon(), NULL),
+         "again");
   { /* the lease ends while the remove waits */
     static packbuf_lease lease;
     lease = item.lease;
@@ -509,7 +559,8 @@ static void test_quotas(void) {
   a = client_open();
   b = client_open();
   expect(!put_bytes(a, "1", bytes, 2 * MIB, soon()), "below it");
-  expect((status = put_bytes(a, "2", bytes, 2 * MIB, PACKBUF_NO_WAIT)) == PACKBUF_QUOTA, "beyond it: %s", packbuf_status_name(status));
+  expect((status = put_bytes(a, "2", bytes, 2 * MIB, PACKBUF_NO_WAIT)) == PACKBUF_QUOTA, "beyond it: %s",
+         packbuf_status_name(status));
   expect(!put_bytes(b, "3", bytes, 2 * MIB, soon()), "another client");
   expect(!put_bytes(a, "4", bytes, MIB, PACKBUF_NO_WAIT), "what is left of it");
   expect(!remove_key(b, "1"), "remove");
@@ -520,8 +571,10 @@ static void test_quotas(void) {
   expect(!packbuf_batch_get(a, &kept, 1, soon(), NULL), "got within it");
   item = item_of("4");
   item.account = 3;
-  expect((status = packbuf_batch_get(a, &item, 1, PACKBUF_NO_WAIT, NULL)) == PACKBUF_QUOTA, "beyond it: %s", packbuf_status_name(status));
-  expect((status = packbuf_batch_get(a, &item, 1, packbuf_deadline_in(50), NULL)) == PACKBUF_QUOTA, "beyond it, waiting: %s", packbuf_status_name(status));
+  expect((status = packbuf_batch_get(a, &item, 1, PACKBUF_NO_WAIT, NULL)) == PACKBUF_QUOTA, "beyond it: %s",
+         packbuf_status_name(status));
+  expect((status = packbuf_batch_get(a, &item, 1, packbuf_deadline_in(50), NULL)) == PACKBUF_QUOTA,
+         "beyond it, waiting: %s", packbuf_status_name(status));
   item.account = 4;
   expect(!packbuf_batch_get(a, &item, 1, soon(), NULL), "of another account");
   packbuf_lease_release(&item.lease);
@@ -541,7 +594,8 @@ static void test_quotas(void) {
 static void expect_reno(int fd, const char *whose) {
   char name[16] = "";
   socklen_t size = sizeof name;
-  expect(!getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) && strncmp(name, "reno", 5) == 0, "%s: %.16s", whose, name);
+  expect(!getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) && strncmp(name, "reno", 5) == 0, "%s: %.16s", whose,
+         name);
 }
 
 static void test_waiting(void) {
@@ -590,7 +644,9 @@ static void test_waiting(void) {
   address.as.four.sin_family = AF_INET;
   address.as.four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.size = sizeof address.as.four;
-  expect(!packbuf_i_address_listen(&address, &listener, NULL) && !packbuf_i_address_connect(&address, soon(), &near, NULL), "a connection");
+  expect(
+      !packbuf_i_address_listen(&address, &listener, NULL) && !packbuf_i_address_connect(&address, soon(), &near, NULL),
+      "a connection");
   (void)fcntl(listener, F_SETFL, 0);
   far = accept(listener, NULL, NULL);
   expect_reno(near, "one end");
@@ -619,12 +675,14 @@ static void test_secrets(void) {
   expect(!status && !put_bytes(a, "k", "v", 1, soon()), "the right secret: %s", packbuf_status_name(status));
   client_close(a);
   expect(client_open_at(uri, NULL, &a, &error) == PACKBUF_DENIED && !a, "none");
-  expect(client_open_at(uri, "open sesamE", &a, &error) == PACKBUF_DENIED && strcmp(error.message, "wrong secret") == 0, "a wrong one");
+  expect(client_open_at(uri, "open sesamE", &a, &error) == PACKBUF_DENIED && strcmp(error.message, "wrong secret") == 0,
+         "a wrong one");
   expect(client_open_at(uri, "Open sesame", &a, &error) == PACKBUF_DENIED, "a wrong one");
   expect(client_open_at(uri, "open", &a, &error) == PACKBUF_DENIED, "a short one");
   packbuf_i_sleep_until(packbuf_deadline_in(50));
   from = packbuf_now();
-  expect(client_open_at(uri, "open sesam", &a, &error) == PACKBUF_DENIED && packbuf_now() - from > 400000000u, "the fourth waits");
+  expect(client_open_at(uri, "open sesam", &a, &error) == PACKBUF_DENIED && packbuf_now() - from > 400000000u,
+         "the fourth waits");
   status = client_open_at(uri, "open sesame", &a, &error);
   expect(!status, "and the right one is let in: %s", packbuf_status_name(status));
   client_close(a);
@@ -633,20 +691,26 @@ static void test_secrets(void) {
   expect(!status && packbuf_now() - from < 400000000u, "and then without waiting");
   client_close(a);
   memset(&options, 0, sizeof options);
-  expect(packbuf_server_open(served, "tcp://0.0.0.0:0", &options, &other, &error) == PACKBUF_DENIED && !other, "beyond loopback without a secret");
+  expect(packbuf_server_open(served, "tcp://0.0.0.0:0", &options, &other, &error) == PACKBUF_DENIED && !other,
+         "beyond loopback without a secret");
   options.secret = "s";
   options.secret_size = 1;
   status = packbuf_server_open(served, "tcp://0.0.0.0:0", &options, &other, &error);
-  expect(!status && strncmp(packbuf_server_uri(other), "tcp://0.0.0.0:", 14) == 0, "beyond loopback with one: %s", packbuf_status_name(status));
+  expect(!status && strncmp(packbuf_server_uri(other), "tcp://0.0.0.0:", 14) == 0, "beyond loopback with one: %s",
+         packbuf_status_name(status));
   expect(!packbuf_server_close(other, soon(), NULL), "close");
   expect(packbuf_server_open(served, "tcp://nonsense", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT, "no port");
-  expect(packbuf_server_open(served, "tcp://:70000", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT, "a port that is none");
-  expect(packbuf_server_open(served, "shm:x", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT, "no scheme of servers");
-  expect(packbuf_server_open(served, uri, NULL, &other, &error) == PACKBUF_SYSTEM && error.offset == EADDRINUSE, "a port that is taken");
+  expect(packbuf_server_open(served, "tcp://:70000", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT,
+         "a port that is none");
+  expect(packbuf_server_open(served, "shm:x", NULL, &other, &error) == PACKBUF_INVALID_ARGUMENT,
+         "no scheme of servers");
+  expect(packbuf_server_open(served, uri, NULL, &other, &error) == PACKBUF_SYSTEM && error.offset == EADDRINUSE,
+         "a port that is taken");
   server_stop();
   expect(client_open_at(uri, NULL, &a, &error) == PACKBUF_DISCONNECTED, "nobody listens");
   server_start(MIB, NULL);
-  expect(client_open_at(packbuf_server_uri(server), "open sesame", &a, &error) == PACKBUF_DENIED, "a server that cannot prove who it is");
+  expect(client_open_at(packbuf_server_uri(server), "open sesame", &a, &error) == PACKBUF_DENIED,
+         "a server that cannot prove who it is");
   server_stop();
   verdict("secrets, and where a server listens");
 }
@@ -675,22 +739,29 @@ static void test_odd_arguments(void) {
     items[i].about = i == 3 ? &about : NULL;
   }
   expect(packbuf_batch_put(a, items, 4, soon(), &error) == PACKBUF_CAPACITY && error.row == 1, "a put of 2^63 bytes");
-  expect(!items[0].status && items[2].status == PACKBUF_CAPACITY && items[3].status == PACKBUF_INVALID_ARGUMENT, "and its neighbours: %s, %s, %s", packbuf_status_name(items[0].status),
-         packbuf_status_name(items[2].status), packbuf_status_name(items[3].status));
+  expect(!items[0].status && items[2].status == PACKBUF_CAPACITY && items[3].status == PACKBUF_INVALID_ARGUMENT,
+         "and its neighbours: %s, %s, %s", packbuf_status_name(items[0].status), packbuf_status_name(items[2].status),
+         packbuf_status_name(items[3].status));
   client_close(a);
   server_stop();
   memset(text, 's', sizeof text);
   text[PACKBUF_I_SECRET] = '\n';
-  expect(fd >= 0 && write(fd, text, PACKBUF_I_SECRET + 1) == PACKBUF_I_SECRET + 1 && setenv("PACKBUF_SECRET_FILE", path, 1) == 0, "a file");
-  expect(!packbuf_i_secret_find(NULL, 0, secret, &size, &error) && size == PACKBUF_I_SECRET, "a secret of 1024 bytes and the end of its line");
-  expect(pwrite(fd, "s", 1, PACKBUF_I_SECRET) == 1 && packbuf_i_secret_find(NULL, 0, secret, &size, &error) == PACKBUF_INVALID_ARGUMENT, "one of 1025 is not cut");
+  expect(fd >= 0 && write(fd, text, PACKBUF_I_SECRET + 1) == PACKBUF_I_SECRET + 1 &&
+             setenv("PACKBUF_SECRET_FILE", path, 1) == 0,
+         "a file");
+  expect(!packbuf_i_secret_find(NULL, 0, secret, &size, &error) && size == PACKBUF_I_SECRET,
+         "a secret of 1024 bytes and the end of its line");
+  expect(pwrite(fd, "s", 1, PACKBUF_I_SECRET) == 1 &&
+             packbuf_i_secret_find(NULL, 0, secret, &size, &error) == PACKBUF_INVALID_ARGUMENT,
+         "one of 1025 is not cut");
   (void)unsetenv("PACKBUF_SECRET_FILE");
   (void)close(fd);
   (void)unlink(path);
   verdict("sizes, kinds, URIs and secrets that cannot be");
 }
 
-/* Without descriptors clients are turned away: the queue of those who wait does not grow, and nothing turns in a circle. */
+/* Without descriptors clients are turned away: the queue of those who wait does not grow, and nothing turns in a
+ * circle. */
 static void test_no_descriptors(void) {
   enum { CLIENTS = 6 };
   packbuf_i_address address[PACKBUF_I_ADDRESSES];
@@ -893,12 +964,17 @@ static void test_metrics(void) {
   memset(&options, 0, sizeof options);
   options.metrics = ":0";
   server_start(16 * MIB, &options);
-  expect(getsockname(server->metrics, (struct sockaddr *)&at, &size) == 0 && at.sin_addr.s_addr == htonl(INADDR_LOOPBACK), "its address");
+  expect(
+      getsockname(server->metrics, (struct sockaddr *)&at, &size) == 0 && at.sin_addr.s_addr == htonl(INADDR_LOOPBACK),
+      "its address");
   port = ntohs(at.sin_port);
   a = client_open();
   expect(!put_bytes(a, "k", "value", 5, soon()), "put");
   http(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", answer, sizeof answer);
-  expect(strncmp(answer, "HTTP/1.0 200 OK\r\n", 17) == 0 && strstr(answer, "\npackbuf_puts_total{server=\"tcp://127.0.0.1:") && strstr(answer, "\npackbuf_store_objects{"), "metrics: %.60s", answer);
+  expect(strncmp(answer, "HTTP/1.0 200 OK\r\n", 17) == 0 &&
+             strstr(answer, "\npackbuf_puts_total{server=\"tcp://127.0.0.1:") &&
+             strstr(answer, "\npackbuf_store_objects{"),
+         "metrics: %.60s", answer);
   expect(strstr(answer, "\"} 1\n") && strstr(answer, "packbuf_bytes_put_total"), "numbers");
   http(port, "GET / HTTP/1.0\r\n\r\n", answer, sizeof answer);
   expect(strncmp(answer, "HTTP/1.0 404", 12) == 0, "another path: %.60s", answer);
@@ -940,7 +1016,8 @@ static void test_deadlines(void) {
   from = packbuf_now();
   status = client_open_at(uri, NULL, &a, &error);
   took = (packbuf_now() - from) / 1000000u;
-  expect(status == PACKBUF_TIMEOUT && took >= 1900 && took < 4000, "a server that does not greet: %s after %d ms", packbuf_status_name(status), (int)took);
+  expect(status == PACKBUF_TIMEOUT && took >= 1900 && took < 4000, "a server that does not greet: %s after %d ms",
+         packbuf_status_name(status), (int)took);
   (void)close(listener);
   server_start(16 * MIB, NULL);
   a = client_open();
@@ -961,7 +1038,8 @@ static void test_deadlines(void) {
                : i == 1 ? put_bytes(a, "late", bytes, sizeof bytes, packbuf_deadline_in(200))
                         : packbuf_batch_stat(a, &item, 1, packbuf_deadline_in(200), NULL);
       took = (packbuf_now() - from) / 1000000u;
-      expect(status == PACKBUF_TIMEOUT && took >= 190 && took < 1000, "operation %d: %s after %d ms", i, packbuf_status_name(status), (int)took);
+      expect(status == PACKBUF_TIMEOUT && took >= 190 && took < 1000, "operation %d: %s after %d ms", i,
+             packbuf_status_name(status), (int)took);
     }
     for (unsigned i = 0; i < server->loop_count; i++) packbuf_i_unlocked(&server->loops[i].lock);
   }
@@ -969,7 +1047,8 @@ static void test_deadlines(void) {
   expect(!status, "afterwards it goes on: %s", packbuf_status_name(status));
   expect(stat_of(a, "late", NULL) == PACKBUF_NOT_FOUND, "what timed out is not there");
   from = packbuf_now();
-  expect(put_bytes(a, key, bytes, 20, from - 1) == PACKBUF_TIMEOUT && packbuf_now() - from < 100000000u, "a deadline that has passed");
+  expect(put_bytes(a, key, bytes, 20, from - 1) == PACKBUF_TIMEOUT && packbuf_now() - from < 100000000u,
+         "a deadline that has passed");
   { /* the server is gone, and another one is there */
     packbuf_counters counters;
     memset(&counters, 0, sizeof counters);
@@ -981,7 +1060,9 @@ static void test_deadlines(void) {
     status = put_bytes(a, key, bytes, 30, soon());
     expect(!status, "it connects anew: %s", packbuf_status_name(status));
     expect(!packbuf_store_counters(a, &counters, NULL) && counters.reconnects >= 1, "which is counted");
-    expect(!packbuf_server_close(server, packbuf_deadline_in(500), NULL) && !packbuf_server_open(served, uri, NULL, &server, &error), "one more, unseen by the client");
+    expect(!packbuf_server_close(server, packbuf_deadline_in(500), NULL) &&
+               !packbuf_server_open(served, uri, NULL, &server, &error),
+           "one more, unseen by the client");
     status = put_bytes(a, key, bytes, 40, soon());
     expect(!status, "an idle connection that has ended is not used: %s", packbuf_status_name(status));
   }
@@ -1001,7 +1082,9 @@ static int raw_client(void) {
   const char *at = packbuf_server_uri(server) + 6;
   unsigned count;
   int fd = -1;
-  expect(!packbuf_i_addresses_find(at, strlen(at), address, &count, NULL) && !packbuf_i_address_connect(&address[0], soon(), &fd, NULL), "a socket");
+  expect(!packbuf_i_addresses_find(at, strlen(at), address, &count, NULL) &&
+             !packbuf_i_address_connect(&address[0], soon(), &fd, NULL),
+         "a socket");
   (void)fcntl(fd, F_SETFL, 0);
   memset(&hello, 0, sizeof hello);
   hello.least = hello.most = 1;
@@ -1023,7 +1106,8 @@ static void test_nonsense_forked(void) {
     (void)pause();
     _exit(0);
   }
-  for (int i = 0; i < 8; i++) expect(send(fds[i], "no frame of this protocol, all forty of them", 44, MSG_NOSIGNAL) == 44, "nonsense");
+  for (int i = 0; i < 8; i++)
+    expect(send(fds[i], "no frame of this protocol, all forty of them", 44, MSG_NOSIGNAL) == 44, "nonsense");
   for (int i = 0; i < 1000 && PACKBUF_I_LOAD(&server->connections); i++) packbuf_i_sleep_until(packbuf_deadline_in(10));
   expect(PACKBUF_I_LOAD(&server->connections) == 0, "they are closed");
   for (int i = 0; i < 8; i++) (void)send(fds[i], "more", 4, MSG_NOSIGNAL);
@@ -1052,13 +1136,15 @@ static uint64_t liar_hear(int fd) {
   return frame.request;
 }
 
-static void liar_say(int fd, uint8_t *frame, const packbuf_i_wire_to *body, unsigned type, uint64_t items, uint64_t request, uint64_t payload) {
+static void liar_say(int fd, uint8_t *frame, const packbuf_i_wire_to *body, unsigned type, uint64_t items,
+                     uint64_t request, uint64_t payload) {
   const size_t size = packbuf_i_frame_end(frame, body, type, items, request, payload);
   (void)send(fd, frame, size, MSG_NOSIGNAL);
   if (payload) (void)send(fd, "0123456789", payload < 10 ? (size_t)payload : 10, MSG_NOSIGNAL);
 }
 
-static void liar_result(int fd, uint64_t request, uint16_t index, packbuf_status status, uint64_t length, uint64_t follows) {
+static void liar_result(int fd, uint64_t request, uint16_t index, packbuf_status status, uint64_t length,
+                        uint64_t follows) {
   uint8_t frame[256];
   packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
   packbuf_i_result result;
@@ -1083,20 +1169,31 @@ static void liar_answer(int fd, int kind, uint64_t request) {
   uint8_t frame[256];
   packbuf_i_wire_to body = packbuf_i_frame_body(frame, sizeof frame);
   switch (kind) {
-    case 0: liar_result(fd, request, 0, PACKBUF_OK, 10, 10), liar_data(fd, request, 0, 10); break;     /* as it should be */
+    case 0: liar_result(fd, request, 0, PACKBUF_OK, 10, 10), liar_data(fd, request, 0, 10); break; /* as it should be */
     case 1: liar_result(fd, request, 0, PACKBUF_OK, 10, 9), liar_data(fd, request, 0, 9); break;       /* short */
-    case 2: liar_result(fd, request, 0, PACKBUF_OK, 100, 100); break;                                  /* more than there is room for */
-    case 3: liar_result(fd, request, 0, PACKBUF_OK, 10, 5), liar_data(fd, request, 0, 10); break;      /* more than was announced */
-    case 4: liar_data(fd, request, 0, 10); break;                                                      /* before it was announced */
-    case 5: liar_result(fd, request, 1, PACKBUF_OK, 10, 0); break;                                     /* of another item */
-    case 6: liar_result(fd, request + 1, 0, PACKBUF_OK, 10, 0); break;                                 /* of another request */
+    case 2: liar_result(fd, request, 0, PACKBUF_OK, 100, 100); break; /* more than there is room for */
+    case 3:
+      liar_result(fd, request, 0, PACKBUF_OK, 10, 5), liar_data(fd, request, 0, 10);
+      break;                                                           /* more than was announced */
+    case 4: liar_data(fd, request, 0, 10); break;                      /* before it was announced */
+    case 5: liar_result(fd, request, 1, PACKBUF_OK, 10, 0); break;     /* of another item */
+    case 6: liar_result(fd, request + 1, 0, PACKBUF_OK, 10, 0); break; /* of another request */
     case 7: liar_result(fd, request, 0, PACKBUF_OK, 10, 10), liar_data(fd, request, 3, 7); break;      /* with a gap */
-    case 8: liar_result(fd, request, 0, PACKBUF_NOT_FOUND, 0, 0), liar_result(fd, request, 0, PACKBUF_OK, 0, 0); break; /* answered; the rest comes too late */
-    case 9: packbuf_i_bye_write(&body, PACKBUF_OK, "no more"), liar_say(fd, frame, &body, PACKBUF_I_BYE, 0, 0, 0); break;
+    case 8:
+      liar_result(fd, request, 0, PACKBUF_NOT_FOUND, 0, 0), liar_result(fd, request, 0, PACKBUF_OK, 0, 0);
+      break; /* answered; the rest comes too late */
+    case 9:
+      packbuf_i_bye_write(&body, PACKBUF_OK, "no more"), liar_say(fd, frame, &body, PACKBUF_I_BYE, 0, 0, 0);
+      break;
     case 10: liar_say(fd, frame, &body, PACKBUF_I_CANCEL, 0, request, 0); break; /* a client's frame */
-    case 11: packbuf_i_wire_give16(&body, 0), liar_say(fd, frame, &body, PACKBUF_I_GRANT, 1, request, 0); break; /* of a get */
+    case 11:
+      packbuf_i_wire_give16(&body, 0), liar_say(fd, frame, &body, PACKBUF_I_GRANT, 1, request, 0);
+      break; /* of a get */
     case 12: (void)shutdown(fd, SHUT_WR); break;
-    case 13: liar_say(fd, frame, &body, PACKBUF_I_PING, 0, 0, 0), liar_result(fd, request, 0, PACKBUF_OK, 10, 10), liar_data(fd, request, 0, 10); break;
+    case 13:
+      liar_say(fd, frame, &body, PACKBUF_I_PING, 0, 0, 0), liar_result(fd, request, 0, PACKBUF_OK, 10, 10),
+          liar_data(fd, request, 0, 10);
+      break;
     default: /* puts: granted, and answered before the bytes have come */
       packbuf_i_wire_give16(&body, 0);
       liar_say(fd, frame, &body, PACKBUF_I_GRANT, 1, request, 0);
@@ -1139,8 +1236,10 @@ static void *lie(void *context) {
 }
 
 static void test_liars(void) {
-  static const packbuf_status expected[] = {PACKBUF_OK,       PACKBUF_SHORT_READ,  PACKBUF_PROTOCOL, PACKBUF_PROTOCOL,     PACKBUF_PROTOCOL, PACKBUF_PROTOCOL, PACKBUF_PROTOCOL, PACKBUF_PROTOCOL,
-                                           PACKBUF_NOT_FOUND, PACKBUF_DISCONNECTED, PACKBUF_PROTOCOL, PACKBUF_PROTOCOL, PACKBUF_DISCONNECTED, PACKBUF_OK,       PACKBUF_FULL};
+  static const packbuf_status expected[] = {
+      PACKBUF_OK,       PACKBUF_SHORT_READ, PACKBUF_PROTOCOL,     PACKBUF_PROTOCOL,  PACKBUF_PROTOCOL,
+      PACKBUF_PROTOCOL, PACKBUF_PROTOCOL,   PACKBUF_PROTOCOL,     PACKBUF_NOT_FOUND, PACKBUF_DISCONNECTED,
+      PACKBUF_PROTOCOL, PACKBUF_PROTOCOL,   PACKBUF_DISCONNECTED, PACKBUF_OK,        PACKBUF_FULL};
   uint8_t *bytes = (uint8_t *)calloc(1, 32 * MIB);
   begin("liars");
   for (int kind = 0; kind < 16; kind++) {
@@ -1176,7 +1275,8 @@ static void test_liars(void) {
       options.secret = "secret";
       options.secret_size = 6;
       status = packbuf_i_tcp_open((void **)&tcp, uri, &options, &error);
-      expect(status == PACKBUF_DENIED && strcmp(error.message, "the server does not know the secret") == 0, "liar 15: %s", packbuf_status_name(status));
+      expect(status == PACKBUF_DENIED && strcmp(error.message, "the server does not know the secret") == 0,
+             "liar 15: %s", packbuf_status_name(status));
       (void)shutdown(l.listener, SHUT_RDWR);
       (void)pthread_join(thread, NULL);
       (void)close(l.listener);
@@ -1201,10 +1301,14 @@ static void test_liars(void) {
       else if (!leased) item.into = bytes, item.capacity = 20;
       memset(bytes + 20, 0xAA, 10);
       packbuf_i_run_items(store, kind == 14 ? PACKBUF_PUT : PACKBUF_GET, &item, 1, packbuf_deadline_in(2000), NULL);
-      if (leased && kind == 2) expect(item.status == PACKBUF_TIMEOUT, "liar 2 with a lease: %s", packbuf_status_name(item.status));
-      else expect(item.status == expected[kind], "liar %d, %s: %s", kind, leased ? "leased" : "into", packbuf_status_name(item.status));
+      if (leased && kind == 2)
+        expect(item.status == PACKBUF_TIMEOUT, "liar 2 with a lease: %s", packbuf_status_name(item.status));
+      else
+        expect(item.status == expected[kind], "liar %d, %s: %s", kind, leased ? "leased" : "into",
+               packbuf_status_name(item.status));
       expect(kind == 14 || bytes[20] == 0xAA, "liar %d writes past the end", kind);
-      expect(item.status || kind == 14 || memcmp(leased ? item.lease.data : bytes, "0123456789", 10) == 0, "liar %d: content", kind);
+      expect(item.status || kind == 14 || memcmp(leased ? item.lease.data : bytes, "0123456789", 10) == 0,
+             "liar %d: content", kind);
       packbuf_lease_release(&item.lease);
       if (kind == 0 || kind == 8 || kind == 13 || kind == 1) { /* each connection lies once */
         expect(!packbuf_i_peer_take(tcp, soon(), &peer, NULL), "take");
@@ -1228,8 +1332,8 @@ static void test_liars(void) {
   verdict("servers that say what they should not");
 }
 
-/* A server that answers the list of one connection in the greeting of the next; one that answers a put before its bytes have come; one that reads no more
- * than the greeting. */
+/* A server that answers the list of one connection in the greeting of the next; one that answers a put before its bytes
+ * have come; one that reads no more than the greeting. */
 typedef struct late_liar {
   int listener, early; /* early: 1: the put; 2: nothing */
 } late_liar;
@@ -1352,7 +1456,9 @@ static void test_late_answers(void) {
   uint8_t *bytes = (uint8_t *)calloc(1, 32 * MIB);
   begin("late answers");
   memset(&clean, 0, sizeof clean);
-  expect((status = packbuf_i_tcp_list(tcp, NULL, &cursor, listed, 4, &count, packbuf_deadline_in(100), NULL)) == PACKBUF_TIMEOUT, "a list that is not answered: %s", packbuf_status_name(status));
+  expect((status = packbuf_i_tcp_list(tcp, NULL, &cursor, listed, 4, &count, packbuf_deadline_in(100), NULL)) ==
+             PACKBUF_TIMEOUT,
+         "a list that is not answered: %s", packbuf_status_name(status));
   items[0] = item_of("k");
   memset(&call, 0, sizeof call);
   call.operation = PACKBUF_STAT;
@@ -1363,7 +1469,8 @@ static void test_late_answers(void) {
   call.done = late_done;
   call.context = tcp;
   packbuf_i_tcp_run(tcp, &call);
-  expect(items[0].status == PACKBUF_PROTOCOL, "its answer comes in another greeting: %s", packbuf_status_name(items[0].status));
+  expect(items[0].status == PACKBUF_PROTOCOL, "its answer comes in another greeting: %s",
+         packbuf_status_name(items[0].status));
   expect(memcmp(&listed[0], &clean, sizeof clean) == 0, "which writes to memory that is the caller's again");
   status = packbuf_i_tcp_list(tcp, NULL, &cursor, listed, 4, &count, packbuf_deadline_in(2000), NULL);
   expect(status == PACKBUF_PROTOCOL && count == 0, "a key with control characters: %s", packbuf_status_name(status));
@@ -1379,7 +1486,8 @@ static void test_late_answers(void) {
   call.deadline = packbuf_deadline_in(10000);
   call.context = tcp;
   packbuf_i_tcp_run(tcp, &call);
-  expect(items[0].status == PACKBUF_FULL && items[1].status == PACKBUF_FULL, "answered early: %s, %s", packbuf_status_name(items[0].status), packbuf_status_name(items[1].status));
+  expect(items[0].status == PACKBUF_FULL && items[1].status == PACKBUF_FULL, "answered early: %s, %s",
+         packbuf_status_name(items[0].status), packbuf_status_name(items[1].status));
   late_end(&l, thread, tcp);
   tcp = late_start(&l, &thread, 2);
   { /* of what follows a put at once, not all could be sent: it has not happened */
@@ -1445,7 +1553,9 @@ static void test_killed(void) {
     while (peer->granted_to == 0 && !peer->broken) (void)packbuf_i_peer_pump(peer, packbuf_deadline_in(100));
     peer->granted_from = 0;
     packbuf_i_peer_next(peer);
-    expect(send(peer->fd, peer->pieces[0].iov_base, peer->pieces[0].iov_len, MSG_NOSIGNAL) == (ssize_t)peer->pieces[0].iov_len, "a DATA frame begins");
+    expect(send(peer->fd, peer->pieces[0].iov_base, peer->pieces[0].iov_len, MSG_NOSIGNAL) ==
+               (ssize_t)peer->pieces[0].iov_len,
+           "a DATA frame begins");
     expect(send(peer->fd, peer->pieces[1].iov_base, MIB, MSG_NOSIGNAL) > 0, "and breaks off");
     expect(!packbuf_store_describe(served, &info, soon(), NULL) && info.used >= 6 * MIB, "room is reserved");
     packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the test");
@@ -1454,7 +1564,8 @@ static void test_killed(void) {
       if (!packbuf_store_describe(served, &info, soon(), NULL) && info.used < 6 * MIB) break;
       packbuf_i_sleep_until(packbuf_deadline_in(10));
     }
-    expect(info.used < 6 * MIB && stat_of(a, "half", NULL) == PACKBUF_NOT_FOUND, "room is back, and nothing to be seen");
+    expect(info.used < 6 * MIB && stat_of(a, "half", NULL) == PACKBUF_NOT_FOUND,
+           "room is back, and nothing to be seen");
   }
   used = info.used;
   for (int round = 0; round < 12; round++) {
@@ -1485,10 +1596,13 @@ static void test_killed(void) {
   expect(!remove_key(a, "killed"), "remove");
   for (int i = 0; i < 200; i++) {
     memset(&counters, 0, sizeof counters);
-    if (!packbuf_store_describe(served, &info, soon(), NULL) && !packbuf_store_counters(served, &counters, NULL) && info.used < used && !counters.slices) break;
+    if (!packbuf_store_describe(served, &info, soon(), NULL) && !packbuf_store_counters(served, &counters, NULL) &&
+        info.used < used && !counters.slices)
+      break;
     packbuf_i_sleep_until(packbuf_deadline_in(10));
   }
-  expect(info.used <= used && counters.slices == 0, "%d bytes and %d slices are left", (int)info.used, (int)counters.slices);
+  expect(info.used <= used && counters.slices == 0, "%d bytes and %d slices are left", (int)info.used,
+         (int)counters.slices);
   client_close(a);
   server_stop();
   free(bytes);
@@ -1606,7 +1720,8 @@ static pid_t stopped_reader(uint8_t *into) {
 
 /* A reader is stopped in the middle of an object's bytes while its key is removed and its memory wanted. It is cut off
  * when it makes no progress for lease_ms, and then has an error; before that, the writer has no room, and the reader
- * right bytes. Never mixed ones. (Where sockets keep all of it, the memory is free at once, and the bytes are right.) */
+ * right bytes. Never mixed ones. (Where sockets keep all of it, the memory is free at once, and the bytes are right.)
+ */
 static void test_torn(uint32_t lease_ms) {
   packbuf_server_options options;
   uint8_t *bytes = (uint8_t *)malloc(TORN);
@@ -1631,8 +1746,8 @@ static void test_torn(uint32_t lease_ms) {
   expect(stat_of(a, "k", NULL) == PACKBUF_NOT_FOUND, "it is gone for others");
   fill(bytes, TORN, 8);
   put = put_bytes(a, "new", bytes, TORN, packbuf_deadline_in(cut ? 20000 : 300));
-  expect(put == PACKBUF_OK || (!cut && (put == PACKBUF_FULL || put == PACKBUF_TIMEOUT)), "a put that wants its memory: %s",
-         packbuf_status_name(put));
+  expect(put == PACKBUF_OK || (!cut && (put == PACKBUF_FULL || put == PACKBUF_TIMEOUT)),
+         "a put that wants its memory: %s", packbuf_status_name(put));
   if (child > 0) {
     (void)kill(child, SIGCONT);
     (void)waitpid(child, &status, 0);
@@ -1672,11 +1787,14 @@ static void *work_on(void *context) {
       memcpy(&was, item.lease.data, 8);
       memcpy(&length, (const uint8_t *)item.lease.data + 8, 8);
       fill(bytes, length < 200000 ? length : 0, was);
-      if (length != item.lease.size || memcmp(bytes + 16, (const uint8_t *)item.lease.data + 16, length - 16) != 0) w->wrong++;
+      if (length != item.lease.size || memcmp(bytes + 16, (const uint8_t *)item.lease.data + 16, length - 16) != 0)
+        w->wrong++;
     } else if (item.status != PACKBUF_NOT_FOUND) w->wrong++;
     packbuf_lease_release(&item.lease);
     item = item_of(key);
-    if (i % 7 == 0 && packbuf_batch_remove(w->store, &item, 1, soon(), NULL) != PACKBUF_OK && item.status != PACKBUF_NOT_FOUND) w->wrong++;
+    if (i % 7 == 0 && packbuf_batch_remove(w->store, &item, 1, soon(), NULL) != PACKBUF_OK &&
+        item.status != PACKBUF_NOT_FOUND)
+      w->wrong++;
   }
   free(bytes);
   return NULL;
@@ -1703,7 +1821,8 @@ static void test_threads(void) {
     expect(workers[i].wrong == 0, "thread %d: %d wrong", (int)i, (int)workers[i].wrong);
   }
   memset(&counters, 0, sizeof counters);
-  expect(!packbuf_server_counters(server, &counters, NULL) && counters.puts == THREADS * 150, "%d puts", (int)counters.puts);
+  expect(!packbuf_server_counters(server, &counters, NULL) && counters.puts == THREADS * 150, "%d puts",
+         (int)counters.puts);
   client_close(stores[0]);
   client_close(stores[1]);
   server_stop();

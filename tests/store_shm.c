@@ -94,7 +94,8 @@ static void file_asked_for(void) {
   tap_ok(handle_open(&h, "?sessions=513") == PACKBUF_INVALID_ARGUMENT, "too many sessions: INVALID_ARGUMENT");
   tap_ok(handle_open(&h, "?mode=70000") == PACKBUF_INVALID_ARGUMENT, "a mode that is none: INVALID_ARGUMENT");
   tap_ok(handle_open(&h, "?dir=nowhere") == PACKBUF_INVALID_ARGUMENT, "a folder that is not absolute");
-  tap_ok(handle_open(&h, "?dir=/nowhere/at/all&size=1m") == PACKBUF_SYSTEM && h.error.offset == ENOENT, "no folder: ENOENT");
+  tap_ok(handle_open(&h, "?dir=/nowhere/at/all&size=1m") == PACKBUF_SYSTEM && h.error.offset == ENOENT,
+         "no folder: ENOENT");
   options.secret = "opens it";
   options.secret_size = 8;
   tap_ok(handle_open_with(&h, "?size=1m&mode=0660", options) == PACKBUF_OK, "made with a secret");
@@ -458,8 +459,8 @@ static void units_of_others(handle *a) {
          "only what carries the slot's name is freed");
 }
 
-/* The units of an object that ended: kept by its slot, which is free; given to the next object of about that size; taken
- * by who needs room, of this handle or another; and believed only where they carry the slot's name. */
+/* The units of an object that ended: kept by its slot, which is free; given to the next object of about that size;
+ * taken by who needs room, of this handle or another; and believed only where they carry the slot's name. */
 static void units_kept(handle *a, handle *b) {
   packbuf_i_shm *shm = shm_of(a);
   packbuf_item item;

@@ -1,8 +1,8 @@
-/* The store verbs: what it promises beyond the contract. Without a device: UNAVAILABLE with the reason, or tcp. With the
- * double of libibverbs (tests/double/ibverbs.c), or a real device: no registrations after warm-up, one completion for a
- * batch, items of a few bytes in frames, keys and addresses of hostile clients refused, servers and clients that go away.
- * It serves itself, by the double where that is what is loaded (tests/stores.sh), or at STORE_SERVER_URI with the devices
- * STORE_SERVER_DEVICE and STORE_CLIENT_DEVICE. */
+/* The store verbs: what it promises beyond the contract. Without a device: UNAVAILABLE with the reason, or tcp. With
+ * the double of libibverbs (tests/double/ibverbs.c), or a real device: no registrations after warm-up, one completion
+ * for a batch, items of a few bytes in frames, keys and addresses of hostile clients refused, servers and clients that
+ * go away. It serves itself, by the double where that is what is loaded (tests/stores.sh), or at STORE_SERVER_URI with
+ * the devices STORE_SERVER_DEVICE and STORE_CLIENT_DEVICE. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -18,7 +18,8 @@ static packbuf_store *behind, *store;
 static packbuf_server *server;
 static char uri[600];
 static packbuf_error error;
-static uint64_t *counted; /* of the double: registrations, requests, completions asked for, READs that failed; NULL: none */
+static uint64_t
+    *counted; /* of the double: registrations, requests, completions asked for, READs that failed; NULL: none */
 
 static uint8_t *from, *into; /* ITEMS * SIZE bytes each, registered */
 
@@ -66,15 +67,18 @@ static void test_unavailable(void) {
     packbuf_item item = item_of("k");
     memset(&info, 0, sizeof info);
     (void)packbuf_store_describe(opened, &info, soon(), NULL);
-    tap_ok(info.transport && strcmp(info.transport, "tcp") == 0 && info.stepped_down && info.stepped_down[0], "is tcp, and says why: %s", info.stepped_down ? info.stepped_down : "?");
+    tap_ok(info.transport && strcmp(info.transport, "tcp") == 0 && info.stepped_down && info.stepped_down[0],
+           "is tcp, and says why: %s", info.stepped_down ? info.stepped_down : "?");
     item.from = "some bytes";
     item.size = 10;
     tap_ok(!packbuf_batch_put(opened, &item, 1, soon(), NULL), "and puts");
     item.from = NULL;
     item.size = 0;
-    tap_ok(!packbuf_batch_get(opened, &item, 1, soon(), NULL) && memcmp(item.lease.data, "some bytes", 10) == 0, "and gets");
+    tap_ok(!packbuf_batch_get(opened, &item, 1, soon(), NULL) && memcmp(item.lease.data, "some bytes", 10) == 0,
+           "and gets");
     packbuf_lease_release(&item.lease);
-    tap_ok(!packbuf_register(opened, uri, sizeof uri, NULL) && !packbuf_unregister(opened, uri, sizeof uri, NULL), "and registers whatever is asked for");
+    tap_ok(!packbuf_register(opened, uri, sizeof uri, NULL) && !packbuf_unregister(opened, uri, sizeof uri, NULL),
+           "and registers whatever is asked for");
     tap_ok(!packbuf_store_close(opened, soon(), NULL), "and closes");
   }
   snprintf(text, sizeof text, "%s?device=a:b:c:d", tcp);
@@ -109,7 +113,8 @@ static void test_steady(uint64_t size) {
   unsigned good = 0;
   fill(from, ITEMS * SIZE, 3);
   many(items, keys, size, 1);
-  tap_ok(!packbuf_batch_put(store, items, ITEMS, soon(), &error), "%u items of %d bytes are put (%s)", ITEMS, (int)size, packbuf_status_name(items[0].status));
+  tap_ok(!packbuf_batch_put(store, items, ITEMS, soon(), &error), "%u items of %d bytes are put (%s)", ITEMS, (int)size,
+         packbuf_status_name(items[0].status));
   many(items, keys, size, 0);
   (void)packbuf_batch_get(store, items, ITEMS, soon(), &error);
   before = counters();
@@ -122,11 +127,15 @@ static void test_steady(uint64_t size) {
     (void)packbuf_batch_get(store, items, ITEMS, soon(), NULL);
     if (counted && server && i == 2) asked = counted[2] - asked, posted = counted[1] - posted;
   }
-  for (unsigned i = 0; i < ITEMS; i++) good += !items[i].status && items[i].got == size && memcmp(into + i * SIZE, from + i * SIZE, size) == 0;
+  for (unsigned i = 0; i < ITEMS; i++)
+    good += !items[i].status && items[i].got == size && memcmp(into + i * SIZE, from + i * SIZE, size) == 0;
   tap_ok(good == ITEMS, "and got: %u right", good);
-  tap_ok(counters().registrations == before.registrations, "no registration after warm-up: %d", (int)(counters().registrations - before.registrations));
+  tap_ok(counters().registrations == before.registrations, "no registration after warm-up: %d",
+         (int)(counters().registrations - before.registrations));
   if (!counted || !server) return;
-  if (size > PACKBUF_I_SMALL) tap_ok(asked <= PACKBUF_I_PAIRS && asked >= 1 && posted == ITEMS + asked, "a get of all: %d READs, %d completions", (int)posted, (int)asked);
+  if (size > PACKBUF_I_SMALL)
+    tap_ok(asked <= PACKBUF_I_PAIRS && asked >= 1 && posted == ITEMS + asked, "a get of all: %d READs, %d completions",
+           (int)posted, (int)asked);
   else tap_ok(posted == 0, "items of a few bytes need no READ: %d", (int)posted);
 }
 
@@ -147,7 +156,8 @@ static void test_ranges(void) {
   item = item_of("ranges");
   item.ranges = ranges;
   item.range_count = 1000;
-  tap_ok(!packbuf_batch_get(store, &item, 1, soon(), NULL) && item.got == total, "1,000 ranges of it: %s", packbuf_status_name(item.status));
+  tap_ok(!packbuf_batch_get(store, &item, 1, soon(), NULL) && item.got == total, "1,000 ranges of it: %s",
+         packbuf_status_name(item.status));
   total = 0;
   for (unsigned i = 0; !item.status && i < 1000; i++) {
     good &= memcmp((const uint8_t *)item.lease.data + total, from + ranges[i].offset, ranges[i].length) == 0;
@@ -165,9 +175,11 @@ static void test_unregistered(void) {
   item.from = memory;
   item.size = SIZE;
   fill(memory, SIZE, 1);
-  tap_ok(!packbuf_batch_put(store, &item, 1, soon(), NULL) && counters().registrations == before + 1, "memory that nobody registered is registered for the call");
+  tap_ok(!packbuf_batch_put(store, &item, 1, soon(), NULL) && counters().registrations == before + 1,
+         "memory that nobody registered is registered for the call");
   item.size = PACKBUF_I_SMALL;
-  tap_ok(!packbuf_batch_put(store, &item, 1, soon(), NULL) && counters().registrations == before + 1, "not for a few bytes");
+  tap_ok(!packbuf_batch_put(store, &item, 1, soon(), NULL) && counters().registrations == before + 1,
+         "not for a few bytes");
   free(memory);
 }
 
@@ -203,7 +215,8 @@ static const char *liar_placed(void *context, uint64_t size) {
 }
 static const packbuf_i_intake_taker liar_taker = {liar_hears, liar_place, liar_placed};
 
-static void liar_says(liar *l, uint8_t *frame, const packbuf_i_wire_to *body, unsigned type, unsigned items, uint64_t request) {
+static void liar_says(liar *l, uint8_t *frame, const packbuf_i_wire_to *body, unsigned type, unsigned items,
+                      uint64_t request) {
   const size_t size = packbuf_i_frame_end(frame, body, type, items, request, 0);
   if (send(l->fd, frame, size, MSG_NOSIGNAL) != (ssize_t)size) l->said_goodbye = 1;
 }
@@ -242,7 +255,9 @@ static int liar_begins(liar *l, uint32_t features) {
   hello.features = features;
   packbuf_i_hello_write(&body, &hello);
   (void)packbuf_i_uri_start(&parts, packbuf_server_uri(server), NULL);
-  if (packbuf_i_addresses_find(parts.rest, parts.rest_size, address, &count, NULL) || packbuf_i_address_connect(&address[0], soon(), &l->fd, NULL)) return 0;
+  if (packbuf_i_addresses_find(parts.rest, parts.rest_size, address, &count, NULL) ||
+      packbuf_i_address_connect(&address[0], soon(), &l->fd, NULL))
+    return 0;
   liar_says(l, frame, &body, PACKBUF_I_HELLO, 0, 0);
   return liar_listens(l);
 }
@@ -293,7 +308,8 @@ static void liar_ends(liar *l, packbuf_i_pairs *pairs) {
 }
 
 /* One READ by a liar's own queue pair. */
-static packbuf_status liar_reads(packbuf_i_pairs *pairs, packbuf_i_plot *plot, void *to, uint64_t address, uint32_t rkey, uint32_t size) {
+static packbuf_status liar_reads(packbuf_i_pairs *pairs, packbuf_i_plot *plot, void *to, uint64_t address,
+                                 uint32_t rkey, uint32_t size) {
   packbuf_status status = PACKBUF_TIMEOUT;
   const uint64_t until = soon();
   unsigned which;
@@ -302,7 +318,8 @@ static packbuf_status liar_reads(packbuf_i_pairs *pairs, packbuf_i_plot *plot, v
   pairs->pairs[0].bytes = 0;
   (void)packbuf_i_pair_add(pairs, &pairs->pairs[0], to, plot->mr->lkey, address, rkey, size, NULL);
   if (!packbuf_i_pair_post(pairs, 0)) return PACKBUF_SYSTEM;
-  while (!packbuf_i_pairs_ended(pairs, &which, &good, &status) && packbuf_now() < until) packbuf_i_sleep_until(packbuf_now() + 1000000u);
+  while (!packbuf_i_pairs_ended(pairs, &which, &good, &status) && packbuf_now() < until)
+    packbuf_i_sleep_until(packbuf_now() + 1000000u);
   return status;
 }
 
@@ -316,7 +333,9 @@ static int all_is_back(void) {
   packbuf_counters now;
   for (unsigned i = 0; i < 300; i++) {
     memset(&now, 0, sizeof now);
-    if (!packbuf_server_counters(server, &now, NULL) && !now.leases && !packbuf_store_counters(behind, &now, NULL) && !now.leases && !now.slices) return 1;
+    if (!packbuf_server_counters(server, &now, NULL) && !now.leases && !packbuf_store_counters(behind, &now, NULL) &&
+        !now.leases && !now.slices)
+      return 1;
     packbuf_i_sleep_until(packbuf_now() + 10000000u);
   }
   return 0;
@@ -331,41 +350,61 @@ static void test_liars(void) {
   packbuf_item item = item_of("truth");
   liar l;
   if (!tap_ok(!packbuf_i_nic_open(&heap, NULL, NULL, &nic, &error), "a device for those who lie")) return;
-  if (!tap_ok(!packbuf_i_plot_open(nic, memory, sizeof memory, PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ, &plot, NULL), "and memory")) return;
+  if (!tap_ok(!packbuf_i_plot_open(nic, memory, sizeof memory, PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ,
+                                   &plot, NULL),
+              "and memory"))
+    return;
   item.from = from;
   item.size = SIZE;
   fill(from, SIZE, 77);
   tap_ok(!packbuf_batch_put(store, &item, 1, soon(), NULL), "an object");
 
-  tap_ok(liar_begins(&l, 0) && (liar_puts(&l, (uintptr_t)memory, plot.mr->rkey, SIZE), !liar_listens(&l)) && l.said_goodbye == PACKBUF_PROTOCOL && nothing_is_there("lie"),
+  tap_ok(liar_begins(&l, 0) && (liar_puts(&l, (uintptr_t)memory, plot.mr->rkey, SIZE), !liar_listens(&l)) &&
+             l.said_goodbye == PACKBUF_PROTOCOL && nothing_is_there("lie"),
          "a put that is to be read, without queue pairs: PROTOCOL");
   liar_ends(&l, NULL);
-  tap_ok(liar_begins(&l, 0) && (liar_pairs(&l, nic, &pairs), l.said_goodbye == PACKBUF_PROTOCOL), "queue pairs that were not agreed on: PROTOCOL");
+  tap_ok(liar_begins(&l, 0) && (liar_pairs(&l, nic, &pairs), l.said_goodbye == PACKBUF_PROTOCOL),
+         "queue pairs that were not agreed on: PROTOCOL");
   liar_ends(&l, &pairs);
-  tap_ok(liar_begins(&l, 1) && (liar_releases(&l, 0), !liar_listens(&l)) && l.said_goodbye == PACKBUF_PROTOCOL, "a lease that was not given, before queue pairs: PROTOCOL");
+  tap_ok(liar_begins(&l, 1) && (liar_releases(&l, 0), !liar_listens(&l)) && l.said_goodbye == PACKBUF_PROTOCOL,
+         "a lease that was not given, before queue pairs: PROTOCOL");
   liar_ends(&l, NULL);
   for (uint32_t word = 0; word < 3; word++) {
-    tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_releases(&l, word == 2 ? UINT32_MAX : word * 511), !liar_listens(&l)) && l.said_goodbye == PACKBUF_PROTOCOL,
+    tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) &&
+               (liar_releases(&l, word == 2 ? UINT32_MAX : word * 511), !liar_listens(&l)) &&
+               l.said_goodbye == PACKBUF_PROTOCOL,
            "a lease that was not given: PROTOCOL");
     liar_ends(&l, &pairs);
   }
-  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_puts(&l, (uintptr_t)memory, plot.mr->rkey ^ 1, SIZE), liar_listens(&l)) && l.result.status == PACKBUF_PROTOCOL &&
-             nothing_is_there("lie"),
+  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) &&
+             (liar_puts(&l, (uintptr_t)memory, plot.mr->rkey ^ 1, SIZE), liar_listens(&l)) &&
+             l.result.status == PACKBUF_PROTOCOL && nothing_is_there("lie"),
          "a wrong key: PROTOCOL of the item");
-  tap_ok(!l.said_goodbye && (liar_puts(&l, (uintptr_t)memory, plot.mr->rkey, SIZE), liar_listens(&l)) && l.result.status == PACKBUF_DISCONNECTED, "and without new queue pairs no item more");
+  tap_ok(!l.said_goodbye && (liar_puts(&l, (uintptr_t)memory, plot.mr->rkey, SIZE), liar_listens(&l)) &&
+             l.result.status == PACKBUF_DISCONNECTED,
+         "and without new queue pairs no item more");
   liar_ends(&l, &pairs);
-  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_puts(&l, (uintptr_t)memory + 1, plot.mr->rkey, SIZE), liar_listens(&l)) && l.result.status == PACKBUF_PROTOCOL &&
-             nothing_is_there("lie"),
+  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) &&
+             (liar_puts(&l, (uintptr_t)memory + 1, plot.mr->rkey, SIZE), liar_listens(&l)) &&
+             l.result.status == PACKBUF_PROTOCOL && nothing_is_there("lie"),
          "a byte too many: PROTOCOL of the item");
   liar_ends(&l, &pairs);
-  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_puts(&l, UINT64_MAX - 100, plot.mr->rkey, SIZE), !liar_listens(&l)) && l.said_goodbye == PACKBUF_PROTOCOL,
+  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) &&
+             (liar_puts(&l, UINT64_MAX - 100, plot.mr->rkey, SIZE), !liar_listens(&l)) &&
+             l.said_goodbye == PACKBUF_PROTOCOL,
          "an address that ends nowhere: PROTOCOL");
   liar_ends(&l, &pairs);
   tap_ok(all_is_back(), "nothing is held for any of them");
 
-  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_gets(&l, "truth"), liar_listens(&l)) && l.located == 1, "one who asks is told where the object lies");
-  tap_ok(liar_reads(&pairs, &plot, memory, l.place.address, l.place.rkey, SIZE) == PACKBUF_OK && filled(memory, SIZE, 77), "and may read it");
-  tap_ok(liar_reads(&pairs, &plot, memory, l.theirs.address + 8 * (uint64_t)l.place.word, l.theirs.rkey, 8) == PACKBUF_OK && packbuf_i_load64(memory) == l.place.stat.generation,
+  tap_ok(
+      liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_gets(&l, "truth"), liar_listens(&l)) && l.located == 1,
+      "one who asks is told where the object lies");
+  tap_ok(
+      liar_reads(&pairs, &plot, memory, l.place.address, l.place.rkey, SIZE) == PACKBUF_OK && filled(memory, SIZE, 77),
+      "and may read it");
+  tap_ok(liar_reads(&pairs, &plot, memory, l.theirs.address + 8 * (uint64_t)l.place.word, l.theirs.rkey, 8) ==
+                 PACKBUF_OK &&
+             packbuf_i_load64(memory) == l.place.stat.generation,
          "and its lease word, which is the generation");
   if (server) {
     packbuf_counters now;
@@ -374,18 +413,25 @@ static void test_liars(void) {
   }
   liar_releases(&l, l.place.word);
   tap_ok(all_is_back(), "until it is released");
-  tap_ok(liar_reads(&pairs, &plot, memory, l.theirs.address + 8 * (uint64_t)l.place.word, l.theirs.rkey, 8) == PACKBUF_OK && packbuf_i_load64(memory) == 0, "then the lease word is 0");
+  tap_ok(liar_reads(&pairs, &plot, memory, l.theirs.address + 8 * (uint64_t)l.place.word, l.theirs.rkey, 8) ==
+                 PACKBUF_OK &&
+             packbuf_i_load64(memory) == 0,
+         "then the lease word is 0");
   liar_releases(&l, l.place.word);
   tap_ok(!liar_listens(&l) && l.said_goodbye == PACKBUF_PROTOCOL, "a lease that is given back twice: PROTOCOL");
-  tap_ok(liar_reads(&pairs, &plot, memory, l.place.address, l.place.rkey, 8) != PACKBUF_OK, "and its queue pairs are gone");
+  tap_ok(liar_reads(&pairs, &plot, memory, l.place.address, l.place.rkey, 8) != PACKBUF_OK,
+         "and its queue pairs are gone");
   liar_ends(&l, &pairs);
-  tap_ok(liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_gets(&l, "truth"), liar_listens(&l)) && l.located == 1, "one who asks, and goes");
+  tap_ok(
+      liar_begins(&l, 1) && liar_pairs(&l, nic, &pairs) && (liar_gets(&l, "truth"), liar_listens(&l)) && l.located == 1,
+      "one who asks, and goes");
   liar_ends(&l, &pairs);
   tap_ok(all_is_back(), "leaves nothing");
   packbuf_i_plot_close(nic, &plot);
   packbuf_i_nic_close(nic);
   item = item_of("truth");
-  tap_ok(!packbuf_batch_get(store, &item, 1, soon(), NULL) && filled(item.lease.data, SIZE, 77), "and those who do not lie have not noticed");
+  tap_ok(!packbuf_batch_get(store, &item, 1, soon(), NULL) && filled(item.lease.data, SIZE, 77),
+         "and those who do not lie have not noticed");
   packbuf_lease_release(&item.lease);
 }
 
@@ -445,7 +491,8 @@ static void test_lease_words(void) {
   three(items, into, into + SIZE, 0);
   for (unsigned i = 0; i < tcp->peer_count; i++) tcp->peers[i].theirs.address += away;
   (void)packbuf_batch_get(store, items, 3, soon(), NULL);
-  tap_ok(items[0].status == PACKBUF_STALE && items[2].status == PACKBUF_STALE && !items[0].got, "lease words that are 0: %s", packbuf_status_name(items[0].status));
+  tap_ok(items[0].status == PACKBUF_STALE && items[2].status == PACKBUF_STALE && !items[0].got,
+         "lease words that are 0: %s", packbuf_status_name(items[0].status));
   for (unsigned i = 0; i < tcp->peer_count; i++) tcp->peers[i].theirs.address -= away;
   three(items, into, into + SIZE, 0);
   (void)packbuf_batch_get(store, items, 3, soon(), NULL);
@@ -454,7 +501,8 @@ static void test_lease_words(void) {
 
 /* Keys of one item's memory that the device does not know: that item's fault, and nobody else's. */
 static void test_wrong_keys(void) {
-  uint8_t *memory = (uint8_t *)mmap(NULL, 16 * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *own = memory + 8 * SIZE;
+  uint8_t *memory = (uint8_t *)mmap(NULL, 16 * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+          *own = memory + 8 * SIZE;
   const uint64_t start = (uint64_t)(uintptr_t)own;
   packbuf_item items[3];
   packbuf_i_plot *plot;
@@ -464,17 +512,20 @@ static void test_wrong_keys(void) {
   plot->mr->rkey ^= 1;
   three(items, from, own, 1);
   (void)packbuf_batch_put(store, items, 3, soon(), NULL);
-  tap_ok(!items[0].status && items[1].status == PACKBUF_PROTOCOL && !items[2].status, "put with a key that is none: %s, %s, %s", packbuf_status_name(items[0].status),
+  tap_ok(!items[0].status && items[1].status == PACKBUF_PROTOCOL && !items[2].status,
+         "put with a key that is none: %s, %s, %s", packbuf_status_name(items[0].status),
          packbuf_status_name(items[1].status), packbuf_status_name(items[2].status));
   plot->mr->rkey ^= 1;
   three(items, from, own, 1);
   (void)packbuf_batch_put(store, items, 3, soon(), NULL);
-  tap_ok(!items[0].status && !items[1].status && !items[2].status, "and with the right one: %s", packbuf_status_name(items[1].status));
+  tap_ok(!items[0].status && !items[1].status && !items[2].status, "and with the right one: %s",
+         packbuf_status_name(items[1].status));
   plot->mr->lkey ^= 1;
   memset(own, 0, SIZE);
   three(items, into, own, 0);
   (void)packbuf_batch_get(store, items, 3, soon(), NULL);
-  tap_ok(!items[0].status && items[1].status == PACKBUF_UNREGISTERED && !items[2].status, "got with a key that is none: %s, %s, %s", packbuf_status_name(items[0].status),
+  tap_ok(!items[0].status && items[1].status == PACKBUF_UNREGISTERED && !items[2].status,
+         "got with a key that is none: %s, %s, %s", packbuf_status_name(items[0].status),
          packbuf_status_name(items[1].status), packbuf_status_name(items[2].status));
   plot->mr->lkey ^= 1;
   three(items, into, own, 0);
@@ -487,7 +538,9 @@ static int open_all(void) {
   packbuf_store_options options = packbuf_default_store_options();
   options.size = 64 << 20;
   options.objects = 2048;
-  return tap_ok(!packbuf_store_open(getenv("STORE_BEHIND") ? getenv("STORE_BEHIND") : "local:", &options, &behind, &error), "a store to serve");
+  return tap_ok(
+      !packbuf_store_open(getenv("STORE_BEHIND") ? getenv("STORE_BEHIND") : "local:", &options, &behind, &error),
+      "a store to serve");
 }
 
 static int open_verbs(void) {
@@ -497,13 +550,17 @@ static int open_verbs(void) {
   packbuf_status status;
   memset(&serving, 0, sizeof serving);
   serving.device = getenv("STORE_SERVER_DEVICE");
-  status = packbuf_server_open(behind, getenv("STORE_SERVER_URI") ? getenv("STORE_SERVER_URI") : "verbs://127.0.0.1:0", &serving, &server, &error);
+  status = packbuf_server_open(behind, getenv("STORE_SERVER_URI") ? getenv("STORE_SERVER_URI") : "verbs://127.0.0.1:0",
+                               &serving, &server, &error);
   if (!tap_ok(!status, "a server: %s", status ? error.message : packbuf_server_uri(server))) return 0;
-  snprintf(uri, sizeof uri, "%s%s%s", packbuf_server_uri(server), getenv("STORE_CLIENT_DEVICE") ? "?device=" : "", getenv("STORE_CLIENT_DEVICE") ? getenv("STORE_CLIENT_DEVICE") : "");
+  snprintf(uri, sizeof uri, "%s%s%s", packbuf_server_uri(server), getenv("STORE_CLIENT_DEVICE") ? "?device=" : "",
+           getenv("STORE_CLIENT_DEVICE") ? getenv("STORE_CLIENT_DEVICE") : "");
   options.pool_size = 32 << 20;
   status = packbuf_store_open(uri, &options, &store, &error);
   if (!tap_ok(!status, "a client of %s: %s", uri, status ? error.message : "good")) return 0;
-  tap_ok(!packbuf_store_describe(store, &info, soon(), NULL) && strcmp(info.transport, "verbs") == 0 && !info.stepped_down, "is verbs");
+  tap_ok(
+      !packbuf_store_describe(store, &info, soon(), NULL) && strcmp(info.transport, "verbs") == 0 && !info.stepped_down,
+      "is verbs");
   return tap_ok(!packbuf_register(store, from, 2 * ITEMS * SIZE, &error), "memory is registered");
 }
 

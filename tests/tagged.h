@@ -1,4 +1,5 @@
-/* tests/tagged.h: values, cells and whole packed buffers as tagged JSON (section 22 of the spec), for the tests. Public API only.
+/* tests/tagged.h: values, cells and whole packed buffers as tagged JSON (section 22 of the spec), for the tests. Public
+ * API only.
  *
  *     tagged_text out = {NULL, 0, 0, 0};
  *     status = tagged_batch(&out, &view, &arena, &error);     out.data, out.size; ends with a NUL that is not counted
@@ -39,7 +40,8 @@ static void tagged_base64(tagged_text *out, const void *data, size_t size) {
   tagged_puts(out, "\"");
   for (size_t i = 0; i < size; i += 3) {
     const size_t left = size - i;
-    const unsigned long bits = (unsigned long)p[i] << 16 | (left > 1 ? (unsigned long)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0u);
+    const unsigned long bits =
+        (unsigned long)p[i] << 16 | (left > 1 ? (unsigned long)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0u);
     char four[4];
     four[0] = digits[bits >> 18];
     four[1] = digits[bits >> 12 & 63];
@@ -99,7 +101,8 @@ static void tagged_number(tagged_text *out, const char *before, long long number
 static void tagged_tensor(tagged_text *out, const packbuf_tensor *tensor) {
   static const char *const forms[] = {"?", "?", "array", "tensor", "scalar"};
   static const uint16_t probe = 1;
-  const size_t element = tensor->dtype.bits / 8u, word = tensor->dtype.code == PACKBUF_DTYPE_COMPLEX ? element / 2 : element;
+  const size_t element = tensor->dtype.bits / 8u,
+               word = tensor->dtype.code == PACKBUF_DTYPE_COMPLEX ? element / 2 : element;
   const int swap = *(const unsigned char *)&probe == 0;
   size_t bytes = element;
   unsigned char *copy;
@@ -116,7 +119,8 @@ static void tagged_tensor(tagged_text *out, const packbuf_tensor *tensor) {
     out->failed = 1;
     return;
   }
-  for (size_t i = 0; i < bytes; i++) copy[i] = ((const unsigned char *)tensor->data)[swap ? i / word * word + (word - 1 - i % word) : i];
+  for (size_t i = 0; i < bytes; i++)
+    copy[i] = ((const unsigned char *)tensor->data)[swap ? i / word * word + (word - 1 - i % word) : i];
   tagged_base64(out, copy, bytes);
   free(copy);
   tagged_puts(out, "}}");
@@ -124,11 +128,13 @@ static void tagged_tensor(tagged_text *out, const packbuf_tensor *tensor) {
 
 static void tagged_media(tagged_text *out, const packbuf_media *media) {
   tagged_puts(out, "{\"$media\":{");
-  if (media->mime) tagged_puts(out, "\"mime\":"), tagged_string(out, media->mime, media->mime_size), tagged_puts(out, ",");
+  if (media->mime)
+    tagged_puts(out, "\"mime\":"), tagged_string(out, media->mime, media->mime_size), tagged_puts(out, ",");
   if (media->height >= 0) tagged_number(out, "\"height\":", (long long)media->height), tagged_puts(out, ",");
   if (media->width >= 0) tagged_number(out, "\"width\":", (long long)media->width), tagged_puts(out, ",");
   if (media->channels >= 0) tagged_number(out, "\"channels\":", (long long)media->channels), tagged_puts(out, ",");
-  if (media->mode) tagged_puts(out, "\"mode\":"), tagged_string(out, media->mode, media->mode_size), tagged_puts(out, ",");
+  if (media->mode)
+    tagged_puts(out, "\"mode\":"), tagged_string(out, media->mode, media->mode_size), tagged_puts(out, ",");
   if (media->has_rate) tagged_puts(out, "\"rate\":"), tagged_float(out, &media->rate), tagged_puts(out, ",");
   tagged_puts(out, "\"data\":");
   tagged_base64(out, media->data, media->size);
@@ -203,10 +209,12 @@ static void tagged_open(tagged_column *c, const packbuf_view *view, uint32_t nod
   c->status = packbuf_open_column(view, node, &c->column, error);
 }
 
-static packbuf_status tagged_cell_of(tagged_text *out, const packbuf_view *view, const tagged_column *c, uint64_t row, packbuf_arena *arena, packbuf_error *error);
+static packbuf_status tagged_cell_of(tagged_text *out, const packbuf_view *view, const tagged_column *c, uint64_t row,
+                                     packbuf_arena *arena, packbuf_error *error);
 
 /* The children of a dict or list node in one row; those beyond `length` and missing ones are left out. */
-static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view, const packbuf_node *up, uint64_t row, uint64_t length, packbuf_arena *arena, packbuf_error *error) {
+static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view, const packbuf_node *up, uint64_t row,
+                                      uint64_t length, packbuf_arena *arena, packbuf_error *error) {
   const int dict = up->kind == PACKBUF_NODE_DICT;
   const size_t start = out->size;
   uint64_t shown = 0, dollar = 0, position = 0;
@@ -216,7 +224,8 @@ static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view
     tagged_column c;
     int state = 1;
     packbuf_status status = packbuf_get_node(view, i, &child, error);
-    if (status == PACKBUF_OK && (child.parent != up->index || child.descendants > up->index + up->descendants - i)) status = PACKBUF_BAD_NODE;
+    if (status == PACKBUF_OK && (child.parent != up->index || child.descendants > up->index + up->descendants - i))
+      status = PACKBUF_BAD_NODE;
     if (status != PACKBUF_OK) return status;
     tagged_open(&c, view, i, error);
     if (dict && c.status == PACKBUF_OK) status = packbuf_cell_state(&c.column, row, &state, error);
@@ -251,7 +260,8 @@ static packbuf_status tagged_children(tagged_text *out, const packbuf_view *view
 }
 
 /* One cell; {"$unreadable":"..."} where the leaf cannot be read. */
-static packbuf_status tagged_cell_of(tagged_text *out, const packbuf_view *view, const tagged_column *c, uint64_t row, packbuf_arena *arena, packbuf_error *error) {
+static packbuf_status tagged_cell_of(tagged_text *out, const packbuf_view *view, const tagged_column *c, uint64_t row,
+                                     packbuf_arena *arena, packbuf_error *error) {
   packbuf_value value;
   uint64_t first, length = UINT64_MAX;
   int state;
@@ -274,14 +284,16 @@ static packbuf_status tagged_cell_of(tagged_text *out, const packbuf_view *view,
   return status;
 }
 
-static inline packbuf_status tagged_cell(tagged_text *out, const packbuf_view *view, uint32_t node, uint64_t row, packbuf_arena *arena, packbuf_error *error) {
+static inline packbuf_status tagged_cell(tagged_text *out, const packbuf_view *view, uint32_t node, uint64_t row,
+                                         packbuf_arena *arena, packbuf_error *error) {
   tagged_column c;
   tagged_open(&c, view, node, error);
   return tagged_cell_of(out, view, &c, row, arena, error);
 }
 
 /* The metadata of one node, or of the whole buffer. */
-static packbuf_status tagged_metadata(tagged_text *out, const packbuf_view *view, uint32_t node, int *any, packbuf_error *error) {
+static packbuf_status tagged_metadata(tagged_text *out, const packbuf_view *view, uint32_t node, int *any,
+                                      packbuf_error *error) {
   char path[4096];
   int open = 0;
   for (uint32_t i = 0; i < view->metadata_count; i++) {
@@ -319,7 +331,8 @@ typedef struct tagged_rows {
 } tagged_rows;
 
 /* Some rows of a packed buffer, those in two ranges twice, with its batch values and metadata. */
-static packbuf_status tagged_some(tagged_text *out, const packbuf_view *view, const tagged_rows *rows, unsigned count, packbuf_arena *arena, packbuf_error *error) {
+static packbuf_status tagged_some(tagged_text *out, const packbuf_view *view, const tagged_rows *rows, unsigned count,
+                                  packbuf_arena *arena, packbuf_error *error) {
   packbuf_status status = PACKBUF_OK;
   int scope = 0, any = 0;
   tagged_number(out, "{\"rows\":", (long long)view->rows);
@@ -337,7 +350,8 @@ static packbuf_status tagged_some(tagged_text *out, const packbuf_view *view, co
     if (scope) status = tagged_cell_of(out, view, &c, 0, arena, error);
     for (unsigned k = 0, shown = 0; k < count && !scope; k++) {
       uint64_t row = rows[k].first;
-      for (uint64_t left = rows[k].count; status == PACKBUF_OK && left != 0 && row < view->rows; left--, row += rows[k].step) {
+      for (uint64_t left = rows[k].count; status == PACKBUF_OK && left != 0 && row < view->rows;
+           left--, row += rows[k].step) {
         if (shown++) tagged_puts(out, ",");
         status = tagged_cell_of(out, view, &c, row, arena, error);
       }
@@ -348,13 +362,15 @@ static packbuf_status tagged_some(tagged_text *out, const packbuf_view *view, co
   tagged_puts(out, scope ? "},\"metadata\":{" : "},\"values\":{},\"metadata\":{");
   any = 0;
   if (status == PACKBUF_OK) status = tagged_metadata(out, view, PACKBUF_NO_NODE, &any, error);
-  for (uint32_t i = 0; status == PACKBUF_OK && i < view->node_count && view->metadata_count != 0; i++) status = tagged_metadata(out, view, i, &any, error);
+  for (uint32_t i = 0; status == PACKBUF_OK && i < view->node_count && view->metadata_count != 0; i++)
+    status = tagged_metadata(out, view, i, &any, error);
   tagged_puts(out, "}}");
   return status;
 }
 
 /* A whole packed buffer. */
-static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, packbuf_arena *arena, packbuf_error *error) {
+static packbuf_status tagged_batch(tagged_text *out, const packbuf_view *view, packbuf_arena *arena,
+                                   packbuf_error *error) {
   const tagged_rows all = {0, 1, view->rows};
   return tagged_some(out, view, &all, 1, arena, error);
 }

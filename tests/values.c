@@ -22,11 +22,17 @@ static void test_status(void)
     packbuf_error error;
     char path[400];
     memset(&error, 0, sizeof error);
-    tap_ok(!strcmp(packbuf_status_name(PACKBUF_BAD_MAGIC), "BAD_MAGIC") && !strcmp(packbuf_status_text(PACKBUF_BAD_MAGIC), "not a packed buffer"),
+    tap_ok(!strcmp(packbuf_status_name(PACKBUF_BAD_MAGIC), "BAD_MAGIC") &&
+               !strcmp(packbuf_status_text(PACKBUF_BAD_MAGIC), "not a packed buffer"),
            "a status has a name and a text");
-    tap_ok(!strcmp(packbuf_status_name((packbuf_status)39), "?") && !strcmp(packbuf_status_text((packbuf_status)39), "?"), "an unknown status has none");
-    tap_ok(!strcmp(packbuf_rule_name(PACKBUF_RULE_H2), "H2") && !strcmp(packbuf_rule_text(PACKBUF_RULE_H2), "the magic is right"), "a rule has a name and a text");
-    tap_ok(!strcmp(packbuf_rule_name(PACKBUF_RULE_NONE), "?") && !strcmp(packbuf_rule_text((packbuf_rule)9999), "?"), "an unknown rule has none");
+    tap_ok(
+        !strcmp(packbuf_status_name((packbuf_status)39), "?") && !strcmp(packbuf_status_text((packbuf_status)39), "?"),
+        "an unknown status has none");
+    tap_ok(!strcmp(packbuf_rule_name(PACKBUF_RULE_H2), "H2") &&
+               !strcmp(packbuf_rule_text(PACKBUF_RULE_H2), "the magic is right"),
+           "a rule has a name and a text");
+    tap_ok(!strcmp(packbuf_rule_name(PACKBUF_RULE_NONE), "?") && !strcmp(packbuf_rule_text((packbuf_rule)9999), "?"),
+           "an unknown rule has none");
     packbuf_i_fail(&error, PACKBUF_BAD_HEADER, "text", 13, 3);
     error.rule = PACKBUF_RULE_H6;
     packbuf_i_set_path(&error, "a.b", 3);
@@ -45,7 +51,9 @@ static void test_status(void)
     packbuf_i_too_small(&error, "too small", PACKBUF_NOWHERE, 77);
     line_is(&error, "CAPACITY needs 77 bytes: too small");
     packbuf_i_truncated(&error, PACKBUF_RULE_H8, 100, 128);
-    line_is(&error, "TRUNCATED (H8) at byte 100, needs 128 bytes: the bytes end too early (the rule: all total_length bytes are there)");
+    line_is(
+        &error,
+        "TRUNCATED (H8) at byte 100, needs 128 bytes: the bytes end too early (the rule: all total_length bytes are there)");
     packbuf_i_fail(&error, PACKBUF_SYSTEM, "text", 98, PACKBUF_NOWHERE);
     line_is(&error, "SYSTEM (error 98): text");
     error.row = 3;
@@ -53,12 +61,15 @@ static void test_status(void)
     memset(path, 'x', sizeof path);
     path[399 - 50] = '!';
     packbuf_i_set_path(&error, path, 399);
-    tap_ok(strlen(error.path) == 119 && !strncmp(error.path, "...x", 4) && error.path[119 - 50] == '!', "a long path loses its front");
+    tap_ok(strlen(error.path) == 119 && !strncmp(error.path, "...x", 4) && error.path[119 - 50] == '!',
+           "a long path loses its front");
     packbuf_i_set_path(&error, path, 119);
     tap_ok(strlen(error.path) == 119 && error.path[0] == 'x', "a path of 119 bytes fits");
     for (int i = 0; i < 200; i++) memcpy(path + 2 * i, "\xC3\xA9", 2);
     packbuf_i_set_path(&error, path, 400);
-    tap_ok(packbuf_i_utf8_valid((const uint8_t *)error.path, strlen(error.path)) == strlen(error.path) && strlen(error.path) >= 117, "it is cut between characters");
+    tap_ok(packbuf_i_utf8_valid((const uint8_t *)error.path, strlen(error.path)) == strlen(error.path) &&
+               strlen(error.path) >= 117,
+           "it is cut between characters");
     packbuf_i_set_path(NULL, path, 3);
     packbuf_i_set_path(&error, NULL, 0);
     tap_ok(error.path[0] == 0, "an empty path");
@@ -120,16 +131,19 @@ static void test_arena_growth(void)
     tap_ok(aligned, "3000 allocations are aligned");
     tap_ok(m.calls < 60, "in %d blocks", (int)m.calls);
     tap_ok(m.live < 3 * arena.used, "that are used well");
-    tap_ok(packbuf_arena_alloc(&arena, 1, 3) == NULL && packbuf_arena_alloc(&arena, 1, 8192) == NULL && packbuf_arena_alloc(&arena, 1, 0) == NULL,
+    tap_ok(packbuf_arena_alloc(&arena, 1, 3) == NULL && packbuf_arena_alloc(&arena, 1, 8192) == NULL &&
+               packbuf_arena_alloc(&arena, 1, 0) == NULL,
            "bad alignments are refused");
-    tap_ok(packbuf_arena_alloc(&arena, SIZE_MAX, 1) == NULL && packbuf_arena_alloc(&arena, SIZE_MAX - 20, 16) == NULL, "sizes that overflow are refused");
+    tap_ok(packbuf_arena_alloc(&arena, SIZE_MAX, 1) == NULL && packbuf_arena_alloc(&arena, SIZE_MAX - 20, 16) == NULL,
+           "sizes that overflow are refused");
     packbuf_arena_free(&arena);
     tap_ok(m.live == 0 && !m.wrong && arena.used == 0, "all is given back, with the right sizes");
     tap_ok(packbuf_arena_alloc(&arena, 0, 64) != NULL, "size 0 has an address");
     packbuf_arena_free(&arena);
     m.calls = 0;
     m.fail_at = 1;
-    tap_ok(packbuf_arena_alloc(&arena, 8, 8) == NULL && packbuf_arena_alloc(&arena, 8, 8) != NULL, "no memory is NULL, and may come later");
+    tap_ok(packbuf_arena_alloc(&arena, 8, 8) == NULL && packbuf_arena_alloc(&arena, 8, 8) != NULL,
+           "no memory is NULL, and may come later");
     packbuf_arena_free(&arena);
     packbuf_arena_init(&arena, NULL);
     tap_ok(packbuf_arena_alloc(&arena, 100000, 4096) != NULL, "the C library's allocator");
@@ -142,8 +156,9 @@ static void test_arena_limits(void)
     unsigned char memory[256], *p;
     packbuf_arena_init(&arena, NULL);
     arena.limit = 1000;
-    tap_ok(packbuf_arena_alloc(&arena, 1001, 1) == NULL && packbuf_arena_alloc(&arena, 600, 1) && !packbuf_arena_alloc(&arena, 401, 1) &&
-               packbuf_arena_alloc(&arena, 400, 1) && !packbuf_arena_alloc(&arena, 1, 1),
+    tap_ok(packbuf_arena_alloc(&arena, 1001, 1) == NULL && packbuf_arena_alloc(&arena, 600, 1) &&
+               !packbuf_arena_alloc(&arena, 401, 1) && packbuf_arena_alloc(&arena, 400, 1) &&
+               !packbuf_arena_alloc(&arena, 1, 1),
            "a limit counts what is handed out");
     packbuf_arena_free(&arena);
     for (int i = 0; i < 100; i++) packbuf_arena_alloc(&arena, 1, 512);
@@ -154,13 +169,16 @@ static void test_arena_limits(void)
     p = (unsigned char *)packbuf_arena_alloc(&arena, 100, 16);
     tap_ok(p && p >= memory + 1 && ((uintptr_t)p & 15) == 0, "a fixed arena hands out its memory");
     memset(p, 1, 100);
-    tap_ok(packbuf_arena_alloc(&arena, 101, 1) == NULL && (p = (unsigned char *)packbuf_arena_alloc(&arena, 80, 1)) != NULL, "until it is full");
+    tap_ok(packbuf_arena_alloc(&arena, 101, 1) == NULL &&
+               (p = (unsigned char *)packbuf_arena_alloc(&arena, 80, 1)) != NULL,
+           "until it is full");
     memset(p, 1, 80);
     tap_ok(memory[201] == 77, "and not beyond");
     packbuf_arena_free(&arena);
     tap_ok(packbuf_arena_alloc(&arena, 184, 1) == memory + 1, "then it can be used again");
     packbuf_arena_init_fixed(&arena, NULL, 0);
-    tap_ok(packbuf_arena_alloc(&arena, 0, 1) == NULL && packbuf_arena_alloc(&arena, 1, 1) == NULL, "a fixed arena without memory has none");
+    tap_ok(packbuf_arena_alloc(&arena, 0, 1) == NULL && packbuf_arena_alloc(&arena, 1, 1) == NULL,
+           "a fixed arena without memory has none");
     packbuf_arena_free(&arena);
 }
 
@@ -188,21 +206,26 @@ static void test_scratch(void)
 
 static void test_dtypes(void)
 {
-    static const char *const names[] = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
-                                        "bfloat16", "complex64", "complex128", "bool", "float8_e4m3fn", "float8_e5m2"};
-    static const unsigned sizes[] = {1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 8, 16, 1, 1, 1};
-    int right = 1;
-    packbuf_dtype dtype;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        right &= packbuf_dtype_parse(names[i], &dtype) && !strcmp(packbuf_dtype_name(dtype), names[i]) && packbuf_i_dtype_bytes(dtype) == sizes[i] &&
-                 packbuf_i_dtype_known(dtype) && dtype.lanes == 1;
-    tap_ok(right, "each dtype has a name, a size and a way back");
-    tap_ok(!packbuf_dtype_parse("float", &dtype) && !packbuf_dtype_parse("", &dtype) && !packbuf_dtype_parse("int640", &dtype), "other names are none");
-    tap_ok(!packbuf_i_dtype_known(packbuf_dtype_of(PACKBUF_DTYPE_UINT, 1)) && !packbuf_dtype_name(packbuf_dtype_of(PACKBUF_DTYPE_INT, 4)), "bits are no dtype of a leaf");
-    dtype = packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32);
-    tap_ok(dtype.code == 2 && dtype.bits == 32 && dtype.lanes == 1, "packbuf_dtype_of");
-    dtype.lanes = 4;
-    tap_ok(packbuf_dtype_name(dtype) == NULL, "lanes other than 1 are unknown");
+  static const char *const names[] = {"int8",      "int16",      "int32",   "int64",         "uint8",      "uint16",
+                                      "uint32",    "uint64",     "float16", "float32",       "float64",    "bfloat16",
+                                      "complex64", "complex128", "bool",    "float8_e4m3fn", "float8_e5m2"};
+  static const unsigned sizes[] = {1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 8, 16, 1, 1, 1};
+  int right = 1;
+  packbuf_dtype dtype;
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+    right &= packbuf_dtype_parse(names[i], &dtype) && !strcmp(packbuf_dtype_name(dtype), names[i]) &&
+             packbuf_i_dtype_bytes(dtype) == sizes[i] && packbuf_i_dtype_known(dtype) && dtype.lanes == 1;
+  tap_ok(right, "each dtype has a name, a size and a way back");
+  tap_ok(!packbuf_dtype_parse("float", &dtype) && !packbuf_dtype_parse("", &dtype) &&
+             !packbuf_dtype_parse("int640", &dtype),
+         "other names are none");
+  tap_ok(!packbuf_i_dtype_known(packbuf_dtype_of(PACKBUF_DTYPE_UINT, 1)) &&
+             !packbuf_dtype_name(packbuf_dtype_of(PACKBUF_DTYPE_INT, 4)),
+         "bits are no dtype of a leaf");
+  dtype = packbuf_dtype_of(PACKBUF_DTYPE_FLOAT, 32);
+  tap_ok(dtype.code == 2 && dtype.bits == 32 && dtype.lanes == 1, "packbuf_dtype_of");
+  dtype.lanes = 4;
+  tap_ok(packbuf_dtype_name(dtype) == NULL, "lanes other than 1 are unknown");
 }
 
 /* ---- equality ---- */
@@ -261,17 +284,20 @@ static void test_kinds_differ(void)
 
 static void test_numbers_equal(void)
 {
-    tap_ok(equal(packbuf_int(5), packbuf_uint(5)) == 1 && equal(packbuf_int(-1), packbuf_uint(UINT64_MAX)) == 0, "int64 and uint64 are one type");
-    tap_ok(equal(packbuf_bigint("5"), packbuf_int(5)) == 1 && equal(packbuf_bigint("18446744073709551615"), packbuf_uint(UINT64_MAX)) == 1 &&
-               equal(packbuf_bigint("-9223372036854775808"), packbuf_int(INT64_MIN)) == 1,
-           "and decimal text");
-    tap_ok(equal(packbuf_bigint("18446744073709551616"), packbuf_bigint("18446744073709551616")) == 1 &&
-               equal(packbuf_bigint("18446744073709551616"), packbuf_bigint("18446744073709551617")) == 0 &&
-               equal(packbuf_bigint("-18446744073709551616"), packbuf_bigint("18446744073709551616")) == 0 && equal(packbuf_bigint("x"), packbuf_int(0)) == 0,
-           "beyond 64 bits the text decides");
-    tap_ok(equal(packbuf_float(from_bits(0x7FF8000000000000u)), packbuf_float(from_bits(0x7FF8000000000000u))) == 1 &&
-               equal(packbuf_float(from_bits(0x7FF8000000000000u)), packbuf_float(from_bits(0x7FF8000000000001u))) == 0,
-           "floats are equal bit for bit");
+  tap_ok(equal(packbuf_int(5), packbuf_uint(5)) == 1 && equal(packbuf_int(-1), packbuf_uint(UINT64_MAX)) == 0,
+         "int64 and uint64 are one type");
+  tap_ok(equal(packbuf_bigint("5"), packbuf_int(5)) == 1 &&
+             equal(packbuf_bigint("18446744073709551615"), packbuf_uint(UINT64_MAX)) == 1 &&
+             equal(packbuf_bigint("-9223372036854775808"), packbuf_int(INT64_MIN)) == 1,
+         "and decimal text");
+  tap_ok(equal(packbuf_bigint("18446744073709551616"), packbuf_bigint("18446744073709551616")) == 1 &&
+             equal(packbuf_bigint("18446744073709551616"), packbuf_bigint("18446744073709551617")) == 0 &&
+             equal(packbuf_bigint("-18446744073709551616"), packbuf_bigint("18446744073709551616")) == 0 &&
+             equal(packbuf_bigint("x"), packbuf_int(0)) == 0,
+         "beyond 64 bits the text decides");
+  tap_ok(equal(packbuf_float(from_bits(0x7FF8000000000000u)), packbuf_float(from_bits(0x7FF8000000000000u))) == 1 &&
+             equal(packbuf_float(from_bits(0x7FF8000000000000u)), packbuf_float(from_bits(0x7FF8000000000001u))) == 0,
+         "floats are equal bit for bit");
 }
 
 static void test_containers_equal(void)
@@ -285,7 +311,9 @@ static void test_containers_equal(void)
     items[2] = other[2] = packbuf_null();
     tap_ok(equal(packbuf_list(items, 3), packbuf_list(other, 3)) == 1, "equal lists");
     other[2] = packbuf_missing();
-    tap_ok(equal(packbuf_list(items, 3), packbuf_list(other, 3)) == 0 && equal(packbuf_list(items, 2), packbuf_list(other, 3)) == 0, "lists that differ");
+    tap_ok(equal(packbuf_list(items, 3), packbuf_list(other, 3)) == 0 &&
+               equal(packbuf_list(items, 2), packbuf_list(other, 3)) == 0,
+           "lists that differ");
     for (int i = 0; i < N; i++) {
         names[i][0] = 'k';
         names[i][1] = (char)('0' + i / 100);
@@ -298,8 +326,10 @@ static void test_containers_equal(void)
     dict = packbuf_dict(a, N);
     tap_ok(equal(dict, packbuf_dict(b, N)) == 1, "the order of keys does not count");
     b[17].value = packbuf_int(-1);
-    tap_ok(equal(dict, packbuf_dict(b, N)) == 0 && equal(packbuf_dict(a, 9), packbuf_dict(a, 10)) == 0, "values and the number of keys do");
-    tap_ok(packbuf_dict_get(&dict, "k250") == &a[250].value && packbuf_dict_get(&dict, "k25") == NULL && packbuf_dict_get(&items[0], "k250") == NULL,
+    tap_ok(equal(dict, packbuf_dict(b, N)) == 0 && equal(packbuf_dict(a, 9), packbuf_dict(a, 10)) == 0,
+           "values and the number of keys do");
+    tap_ok(packbuf_dict_get(&dict, "k250") == &a[250].value && packbuf_dict_get(&dict, "k25") == NULL &&
+               packbuf_dict_get(&items[0], "k250") == NULL,
            "packbuf_dict_get");
     b[0].key = packbuf_bytes("k000", 4);
     dict = packbuf_dict(b, 1);
@@ -308,64 +338,66 @@ static void test_containers_equal(void)
 
 static void test_tensors_equal(void)
 {
-    static const int16_t rows[2][3] = {{1, 2, 3}, {4, 5, 6}}, columns[3][2] = {{1, 4}, {2, 5}, {3, 6}}, constant[1] = {7}, sevens[4] = {7, 7, 7, 7};
-    static const uint64_t shape[2] = {2, 3}, flat[1] = {6}, four[1] = {4}, none[2] = {0, 3};
-    static const int64_t transposed[2] = {2, 4}, backwards[2] = {-6, -2}, zero[1] = {0};
-    static const packbuf_device device = {2, 0, NULL, NULL};
-    packbuf_tensor a, b;
-    packbuf_value x, y;
-    memset(&a, 0, sizeof a);
-    a.data = rows;
-    a.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 16);
-    a.rank = 2;
-    a.form = PACKBUF_FORM_TENSOR;
-    a.shape = shape;
-    b = a;
-    x = packbuf_tensor_value(&a);
-    y = packbuf_tensor_value(&b);
-    b.form = PACKBUF_FORM_NATURAL;
-    tap_ok(equal(x, y) == 1, "the natural form of a tensor is a tensor");
-    b.form = PACKBUF_FORM_ARRAY;
-    tap_ok(equal(x, y) == 0, "forms differ");
-    b.form = PACKBUF_FORM_TENSOR;
-    b.data = columns;
-    b.strides = transposed;
-    tap_ok(equal(x, y) == 1, "strides do not count");
-    b.data = &rows[1][2];
-    b.strides = backwards;
-    tap_ok(equal(x, y) == 0, "elements do");
-    b = a;
-    b.dtype.code = PACKBUF_DTYPE_UINT;
-    tap_ok(equal(x, y) == 0, "dtypes differ");
-    b = a;
-    b.rank = 1;
-    b.shape = flat;
-    tap_ok(equal(x, y) == 0, "shapes differ");
-    b = a;
-    b.device = &device;
-    tap_ok(equal(x, y) == 0, "a device's memory is not looked at");
-    a.data = constant;
-    a.rank = 1;
-    a.shape = four;
-    a.strides = zero;
-    b = a;
-    b.data = sevens;
-    b.strides = NULL;
-    tap_ok(equal(x, y) == 1, "a stride of 0");
-    a.rank = b.rank = 2;
-    a.shape = b.shape = none;
-    a.strides = b.strides = NULL;
-    a.data = NULL;
-    tap_ok(equal(x, y) == 1, "tensors without elements");
-    b.dtype = a.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 4);
-    tap_ok(equal(x, y) == 0, "an unknown dtype equals nothing");
+  static const int16_t rows[2][3] = {{1, 2, 3}, {4, 5, 6}}, columns[3][2] = {{1, 4}, {2, 5}, {3, 6}}, constant[1] = {7},
+                       sevens[4] = {7, 7, 7, 7};
+  static const uint64_t shape[2] = {2, 3}, flat[1] = {6}, four[1] = {4}, none[2] = {0, 3};
+  static const int64_t transposed[2] = {2, 4}, backwards[2] = {-6, -2}, zero[1] = {0};
+  static const packbuf_device device = {2, 0, NULL, NULL};
+  packbuf_tensor a, b;
+  packbuf_value x, y;
+  memset(&a, 0, sizeof a);
+  a.data = rows;
+  a.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 16);
+  a.rank = 2;
+  a.form = PACKBUF_FORM_TENSOR;
+  a.shape = shape;
+  b = a;
+  x = packbuf_tensor_value(&a);
+  y = packbuf_tensor_value(&b);
+  b.form = PACKBUF_FORM_NATURAL;
+  tap_ok(equal(x, y) == 1, "the natural form of a tensor is a tensor");
+  b.form = PACKBUF_FORM_ARRAY;
+  tap_ok(equal(x, y) == 0, "forms differ");
+  b.form = PACKBUF_FORM_TENSOR;
+  b.data = columns;
+  b.strides = transposed;
+  tap_ok(equal(x, y) == 1, "strides do not count");
+  b.data = &rows[1][2];
+  b.strides = backwards;
+  tap_ok(equal(x, y) == 0, "elements do");
+  b = a;
+  b.dtype.code = PACKBUF_DTYPE_UINT;
+  tap_ok(equal(x, y) == 0, "dtypes differ");
+  b = a;
+  b.rank = 1;
+  b.shape = flat;
+  tap_ok(equal(x, y) == 0, "shapes differ");
+  b = a;
+  b.device = &device;
+  tap_ok(equal(x, y) == 0, "a device's memory is not looked at");
+  a.data = constant;
+  a.rank = 1;
+  a.shape = four;
+  a.strides = zero;
+  b = a;
+  b.data = sevens;
+  b.strides = NULL;
+  tap_ok(equal(x, y) == 1, "a stride of 0");
+  a.rank = b.rank = 2;
+  a.shape = b.shape = none;
+  a.strides = b.strides = NULL;
+  a.data = NULL;
+  tap_ok(equal(x, y) == 1, "tensors without elements");
+  b.dtype = a.dtype = packbuf_dtype_of(PACKBUF_DTYPE_INT, 4);
+  tap_ok(equal(x, y) == 0, "an unknown dtype equals nothing");
 }
 
 static void test_media_equal(void)
 {
     packbuf_media a = packbuf_media_of("x", 1, "image/png"), b = a;
     packbuf_value x = packbuf_media_value(&a), y = packbuf_media_value(&b);
-    tap_ok(a.mime_size == 9 && a.height == -1 && a.width == -1 && a.channels == -1 && !a.mode && !a.has_rate, "packbuf_media_of has no other attributes");
+    tap_ok(a.mime_size == 9 && a.height == -1 && a.width == -1 && a.channels == -1 && !a.mode && !a.has_rate,
+           "packbuf_media_of has no other attributes");
     tap_ok(equal(x, y) == 1, "equal media");
     b.width = 3;
     tap_ok(equal(x, y) == 0, "width differs");

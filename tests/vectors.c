@@ -18,7 +18,8 @@ static uint8_t *load(const char *folder, const char *name, size_t *size) {
   uint8_t *data = NULL;
   FILE *file;
   long length;
-  if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path || (file = fopen(path, "rb")) == NULL) return NULL;
+  if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path || (file = fopen(path, "rb")) == NULL)
+    return NULL;
   if (fseek(file, 0, SEEK_END) == 0 && (length = ftell(file)) >= 0 && fseek(file, 0, SEEK_SET) == 0) {
     data = (uint8_t *)malloc(length ? (size_t)length : 1);
     *size = (size_t)length;
@@ -51,7 +52,8 @@ static int columns_agree(const packbuf_view *view, packbuf_arena *arena) {
         tagged_value(&all, &values[row]);
         if (tagged_cell(&one, view, i, row, arena, &error) != PACKBUF_OK) agree = 0;
       }
-      if (one.size != all.size || one.failed || all.failed || (one.size && memcmp(one.data, all.data, one.size) != 0)) agree = 0;
+      if (one.size != all.size || one.failed || all.failed || (one.size && memcmp(one.data, all.data, one.size) != 0))
+        agree = 0;
     } else if (status < PACKBUF_UNSUPPORTED_VERSION) {
       agree = 0;
     }
@@ -77,7 +79,8 @@ static uint64_t place_of(const packbuf_view *view, uint64_t byte) {
 
 /* Reads everything; of many rows the first and the last ones, those at the place of a byte, and some from all over,
  * which are others for other bytes. */
-static packbuf_status read_rows(tagged_text *text, const packbuf_view *view, uint64_t byte, packbuf_arena *arena, packbuf_error *error) {
+static packbuf_status read_rows(tagged_text *text, const packbuf_view *view, uint64_t byte, packbuf_arena *arena,
+                                packbuf_error *error) {
   const uint64_t many = view->rows, step = many / 64;
   tagged_rows rows[4] = {{0, 1, 32}, {many - 32, 1, 32}, {0, 1, 32}, {0, step, 64}};
   if (many <= 256) return tagged_batch(text, view, arena, error);
@@ -86,7 +89,8 @@ static packbuf_status read_rows(tagged_text *text, const packbuf_view *view, uin
   return tagged_some(text, view, rows, 4, arena, error);
 }
 
-/* Prefixes, and flips of single bits: the outcome must be an error or a legal value, never a crash. Returns how many flips passed full verification. */
+/* Prefixes, and flips of single bits: the outcome must be an error or a legal value, never a crash. Returns how many
+ * flips passed full verification. */
 static unsigned damage(const uint8_t *data, size_t size, unsigned *prefixes_passed) {
   uint8_t *copy = (uint8_t *)malloc(size);
   unsigned passed = 0;
@@ -107,10 +111,12 @@ static unsigned damage(const uint8_t *data, size_t size, unsigned *prefixes_pass
     copy[bit / 8] = (uint8_t)(copy[bit / 8] ^ 1u << bit % 8);
     packbuf_arena_init(&arena, NULL);
     if (packbuf_open(&view, copy, size, 0, NULL, &error) == PACKBUF_OK) {
-      const packbuf_status full = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error), read = read_rows(&text, &view, bit / 8, &arena, &error);
+      const packbuf_status full = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error),
+                           read = read_rows(&text, &view, bit / 8, &arena, &error);
       if (full == PACKBUF_OK) {
         passed++;
-        if (read != PACKBUF_OK || text.failed) tap_ok(0, "bit %lu: verified, and not readable: %s", (unsigned long)bit, error.message);
+        if (read != PACKBUF_OK || text.failed)
+          tap_ok(0, "bit %lu: verified, and not readable: %s", (unsigned long)bit, error.message);
       }
     }
     free(text.data);
@@ -136,9 +142,11 @@ static unsigned damage_sealed(const uint8_t *data, size_t size) {
     packbuf_arena_init(&arena, NULL);
     arena.limit = 1 << 24;
     if (packbuf_open(&view, copy, size, 0, NULL, &error) == PACKBUF_OK) {
-      const packbuf_status full = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error), read = read_rows(&text, &view, bit / 8, &arena, &error);
+      const packbuf_status full = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error),
+                           read = read_rows(&text, &view, bit / 8, &arena, &error);
       if (full == PACKBUF_OK && read != PACKBUF_OK && read != PACKBUF_OUT_OF_MEMORY && read != PACKBUF_LIMIT)
-        tap_ok(0, "bit %lu, resealed: verified, and not readable: %s %s", (unsigned long)bit, packbuf_rule_name(error.rule), error.message);
+        tap_ok(0, "bit %lu, resealed: verified, and not readable: %s %s", (unsigned long)bit,
+               packbuf_rule_name(error.rule), error.message);
       passed += full == PACKBUF_OK;
     }
     free(text.data);
@@ -164,11 +172,13 @@ static void valid_vector(const char *folder, const char *name) {
   memset(&error, 0, sizeof error);
   status = data ? packbuf_open(&view, data, size, PACKBUF_OPEN_EXACT, NULL, &error) : PACKBUF_NOT_FOUND;
   if (status == PACKBUF_OK) status = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
-  if (tap_ok(status == PACKBUF_OK, "valid %s: opens and verifies (%s %s at %llu, %s)", name, packbuf_status_name(status), packbuf_rule_name(error.rule),
-             (unsigned long long)error.offset, error.path)) {
+  if (tap_ok(status == PACKBUF_OK, "valid %s: opens and verifies (%s %s at %llu, %s)", name,
+             packbuf_status_name(status), packbuf_rule_name(error.rule), (unsigned long long)error.offset,
+             error.path)) {
     status = tagged_batch(&text, &view, &arena, &error);
     while (json_size && json && json[json_size - 1] == '\n') json_size--;
-    if (!tap_ok(status == PACKBUF_OK && json && text.size == json_size && memcmp(text.data, json, json_size) == 0, "valid %s: prints as its JSON (%s)", name, packbuf_status_name(status)) &&
+    if (!tap_ok(status == PACKBUF_OK && json && text.size == json_size && memcmp(text.data, json, json_size) == 0,
+                "valid %s: prints as its JSON (%s)", name, packbuf_status_name(status)) &&
         text.size < 4000)
       tap_note("got  %s\n# want %.*s", text.data, (int)json_size, (const char *)json);
     tap_ok(columns_agree(&view, &arena), "valid %s: columns as cells", name);
@@ -201,19 +211,23 @@ static void invalid_vector(const char *folder, char *line) {
   while (level < 2 && strcmp(levels[level], column[1]) != 0) level++;
   data = load(folder, column[0], &size);
   memset(&error, 0, sizeof error);
-  for (int lower = 0; data && lower < level; lower++) lower_pass = lower_pass && check(data, size, (packbuf_level)lower, &error) == PACKBUF_OK;
+  for (int lower = 0; data && lower < level; lower++)
+    lower_pass = lower_pass && check(data, size, (packbuf_level)lower, &error) == PACKBUF_OK;
   status = data ? check(data, size, (packbuf_level)level, &error) : PACKBUF_NOT_FOUND;
-  tap_ok(data && lower_pass && strcmp(packbuf_rule_name(error.rule), column[2]) == 0 && strcmp(packbuf_status_name(status), column[3]) == 0 && error.code == status &&
+  tap_ok(data && lower_pass && strcmp(packbuf_rule_name(error.rule), column[2]) == 0 &&
+             strcmp(packbuf_status_name(status), column[3]) == 0 && error.code == status &&
              error.offset == strtoull(column[4], NULL, 10),
-         "invalid %s: %s %s at %s (%s); got %s %s at %llu%s", column[0], column[2], column[3], column[4], column[5], packbuf_rule_name(error.rule), packbuf_status_name(status),
-         (unsigned long long)error.offset, lower_pass ? "" : ", and a lower level failed");
+         "invalid %s: %s %s at %s (%s); got %s %s at %llu%s", column[0], column[2], column[3], column[4], column[5],
+         packbuf_rule_name(error.rule), packbuf_status_name(status), (unsigned long long)error.offset,
+         lower_pass ? "" : ", and a lower level failed");
   if (data) { /* whatever is broken, reading it anyway is safe */
     packbuf_view view;
     packbuf_arena arena;
     tagged_text text = {NULL, 0, 0, 0};
     packbuf_arena_init(&arena, NULL);
     arena.limit = 1 << 24;
-    if (packbuf_open(&view, data, size, 0, NULL, NULL) == PACKBUF_OK) (void)read_rows(&text, &view, error.offset, &arena, &error);
+    if (packbuf_open(&view, data, size, 0, NULL, NULL) == PACKBUF_OK)
+      (void)read_rows(&text, &view, error.offset, &arena, &error);
     packbuf_arena_free(&arena);
     free(text.data);
   }

@@ -206,7 +206,8 @@ int main(void) {
     packbuf_i_ibv ibv;
     packbuf_error error;
     const packbuf_status status = packbuf_i_ibv_load(&ibv, &error);
-    if (status) tap_ok(status == PACKBUF_UNAVAILABLE && error.path[0], "no library: %s (%s)", error.message, error.path);
+    if (status)
+      tap_ok(status == PACKBUF_UNAVAILABLE && error.path[0], "no library: %s (%s)", error.message, error.path);
     else tap_ok(ibv.ack_async_event != NULL, "the library has all functions, in the versions that are known here");
     packbuf_i_ibv_unload(&ibv);
   }

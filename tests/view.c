@@ -1,6 +1,7 @@
-/* tests/view.c: reading through the view: any base address, guard pages, paths, limits, ranges, typed and copied elements, arenas that fail at every
- * allocation, and memory that another thread rewrites meanwhile.
- * May use: packbuf.h, tagged.h, tap.h, the valid vectors (folder argv[1], default spec/vectors). Must not know: how a view looks inside. */
+/* tests/view.c: reading through the view: any base address, guard pages, paths, limits, ranges, typed and copied
+ * elements, arenas that fail at every allocation, and memory that another thread rewrites meanwhile.
+ * May use: packbuf.h, tagged.h, tap.h, the valid vectors (folder argv[1], default spec/vectors).
+ * Must not know: how a view looks inside. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -75,8 +76,11 @@ static void any_address(void) {
       if (packbuf_get_buffer_at(&view, i, &buffer, NULL) != PACKBUF_OK || buffer.role != PACKBUF_ROLE_OFFSETS) continue;
       status = packbuf_get_typed(&buffer, u64, &elements, NULL);
       if (packbuf_i_big_endian()) typed &= status == PACKBUF_NOT_STORED;
-      else typed &= ((uintptr_t)buffer.bytes % 8 == 0) == (status == PACKBUF_OK) && (status == PACKBUF_OK || status == PACKBUF_UNALIGNED);
-      typed &= packbuf_get_typed(&buffer, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), &elements, NULL) == PACKBUF_WRONG_TYPE;
+      else
+        typed &= ((uintptr_t)buffer.bytes % 8 == 0) == (status == PACKBUF_OK) &&
+                 (status == PACKBUF_OK || status == PACKBUF_UNALIGNED);
+      typed &=
+          packbuf_get_typed(&buffer, packbuf_dtype_of(PACKBUF_DTYPE_INT, 64), &elements, NULL) == PACKBUF_WRONG_TYPE;
       status = packbuf_copy_elements(&view, &buffer, 1, 1, out, sizeof out, NULL);
       first = packbuf_i_load64(buffer.bytes + 8);
       copied &= status == PACKBUF_OK && out[0] == first;
@@ -96,18 +100,30 @@ static void capacity(void) {
   packbuf_error error;
   uint64_t head = 0, total = 0;
   memset(f.data + f.size, 0xEE, 1000);
-  tap_ok(packbuf_open(&view, f.data, f.size + 1000, 0, NULL, &error) == PACKBUF_OK && packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) == PACKBUF_OK, "capacity beyond the end");
-  tap_ok(packbuf_open(&view, f.data, f.size + 1000, PACKBUF_OPEN_EXACT, NULL, &error) == PACKBUF_TRAILING_BYTES && error.offset == f.size && error.rule == PACKBUF_RULE_H9,
+  tap_ok(packbuf_open(&view, f.data, f.size + 1000, 0, NULL, &error) == PACKBUF_OK &&
+             packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error) == PACKBUF_OK,
+         "capacity beyond the end");
+  tap_ok(packbuf_open(&view, f.data, f.size + 1000, PACKBUF_OPEN_EXACT, NULL, &error) == PACKBUF_TRAILING_BYTES &&
+             error.offset == f.size && error.rule == PACKBUF_RULE_H9,
          "PACKBUF_OPEN_EXACT refuses it");
   tap_ok(view.node_count == 0 && view.base == NULL, "a view that did not open is empty");
   tap_ok(packbuf_open(&view, f.data, f.size, PACKBUF_OPEN_EXACT, NULL, NULL) == PACKBUF_OK, "exact");
-  tap_ok(packbuf_peek(f.data, 64, &head, &total, &error) == PACKBUF_OK && head == view.head_length + view.index_length && total == f.size, "peek needs 64 bytes");
-  tap_ok(packbuf_peek(f.data, 63, &head, &total, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H1 && error.needed == 64, "and not 63");
-  tap_ok(packbuf_open(&view, f.data, 127, 0, NULL, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H1 && error.needed == 128, "opening says that it needs 128");
-  tap_ok(packbuf_open(&view, f.data, f.size - 1, 0, NULL, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H8 && error.offset == f.size - 1 && error.needed == f.size,
+  tap_ok(packbuf_peek(f.data, 64, &head, &total, &error) == PACKBUF_OK &&
+             head == view.head_length + view.index_length && total == f.size,
+         "peek needs 64 bytes");
+  tap_ok(packbuf_peek(f.data, 63, &head, &total, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H1 &&
+             error.needed == 64,
+         "and not 63");
+  tap_ok(packbuf_open(&view, f.data, 127, 0, NULL, &error) == PACKBUF_TRUNCATED && error.rule == PACKBUF_RULE_H1 &&
+             error.needed == 128,
+         "opening says that it needs 128");
+  tap_ok(packbuf_open(&view, f.data, f.size - 1, 0, NULL, &error) == PACKBUF_TRUNCATED &&
+             error.rule == PACKBUF_RULE_H8 && error.offset == f.size - 1 && error.needed == f.size,
          "and of a buffer that is cut, how long it was");
-  tap_ok(packbuf_open(&view, f.data, f.size, 4, NULL, &error) == PACKBUF_INVALID_ARGUMENT && packbuf_open(NULL, f.data, f.size, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT &&
-             packbuf_open(&view, NULL, 1, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT && packbuf_open(&view, NULL, 0, 0, NULL, &error) == PACKBUF_TRUNCATED,
+  tap_ok(packbuf_open(&view, f.data, f.size, 4, NULL, &error) == PACKBUF_INVALID_ARGUMENT &&
+             packbuf_open(NULL, f.data, f.size, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT &&
+             packbuf_open(&view, NULL, 1, 0, NULL, &error) == PACKBUF_INVALID_ARGUMENT &&
+             packbuf_open(&view, NULL, 0, 0, NULL, &error) == PACKBUF_TRUNCATED,
          "arguments are checked");
   free(f.data);
 }
@@ -138,7 +154,9 @@ static int paths_round_trip(const packbuf_view *view) {
 }
 
 static void paths(void) {
-  static const char *const vectors[] = {"valid/names.pbuf", "valid/shared_names.pbuf", "valid/same_name_twice.pbuf", "valid/nested_lists.pbuf", "valid/depth_64.pbuf", "valid/everything_stored.pbuf"};
+  static const char *const vectors[] = {"valid/names.pbuf",           "valid/shared_names.pbuf",
+                                        "valid/same_name_twice.pbuf", "valid/nested_lists.pbuf",
+                                        "valid/depth_64.pbuf",        "valid/everything_stored.pbuf"};
   static const char *const wrong[] = {"a\\", "a\\x", "a[", "a[]", "a[x]", "a[1", "a[0]x", "a[99999999999]", "a[-1]"};
   file f;
   packbuf_view view;
@@ -146,26 +164,37 @@ static void paths(void) {
   char path[24];
   for (unsigned i = 0; i < sizeof vectors / sizeof *vectors; i++) {
     f = load(vectors[i]);
-    tap_ok(packbuf_open(&view, f.data, f.size, 0, NULL, NULL) == PACKBUF_OK && view.node_count > 0 && paths_round_trip(&view), "%s: every node is found by its path", vectors[i]);
+    tap_ok(packbuf_open(&view, f.data, f.size, 0, NULL, NULL) == PACKBUF_OK && view.node_count > 0 &&
+               paths_round_trip(&view),
+           "%s: every node is found by its path", vectors[i]);
     free(f.data);
   }
   f = load("valid/names.pbuf");
   if (!tap_ok(packbuf_open(&view, f.data, f.size, 0, NULL, NULL) == PACKBUF_OK, "names open")) return;
-  tap_ok(packbuf_find(&view, 0, "a[0].\\\\[0].q", &node, NULL) == PACKBUF_OK || packbuf_find(&view, 0, "a.\\\\[0].q", &node, NULL) == PACKBUF_OK, "a nested path with escapes");
+  tap_ok(packbuf_find(&view, 0, "a[0].\\\\[0].q", &node, NULL) == PACKBUF_OK ||
+             packbuf_find(&view, 0, "a.\\\\[0].q", &node, NULL) == PACKBUF_OK,
+         "a nested path with escapes");
   tap_ok(packbuf_find(&view, 0, "", &node, NULL) == PACKBUF_OK && node.name.size == 0, "the empty name");
-  tap_ok(find_status(&view, "nothing") == PACKBUF_NOT_FOUND && find_status(&view, "Z.x") == PACKBUF_NOT_FOUND && find_status(&view, "Z[0]") == PACKBUF_NOT_FOUND &&
-             find_status(&view, "a\\.") == PACKBUF_NOT_FOUND && packbuf_find(&view, 1, "Z", &node, NULL) == PACKBUF_NOT_FOUND,
+  tap_ok(find_status(&view, "nothing") == PACKBUF_NOT_FOUND && find_status(&view, "Z.x") == PACKBUF_NOT_FOUND &&
+             find_status(&view, "Z[0]") == PACKBUF_NOT_FOUND && find_status(&view, "a\\.") == PACKBUF_NOT_FOUND &&
+             packbuf_find(&view, 1, "Z", &node, NULL) == PACKBUF_NOT_FOUND,
          "what is not there is NOT_FOUND");
   for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     const packbuf_status status = find_status(&view, wrong[i]);
-    tap_ok(status == PACKBUF_INVALID_ARGUMENT || (status == PACKBUF_NOT_FOUND && strncmp(wrong[i], "a[", 2) == 0), "%s is no path: %s", wrong[i], packbuf_status_name(status));
+    tap_ok(status == PACKBUF_INVALID_ARGUMENT || (status == PACKBUF_NOT_FOUND && strncmp(wrong[i], "a[", 2) == 0),
+           "%s is no path: %s", wrong[i], packbuf_status_name(status));
   }
-  tap_ok(packbuf_find(&view, 2, "Z", &node, NULL) == PACKBUF_INVALID_ARGUMENT && packbuf_find(&view, 0, NULL, &node, NULL) == PACKBUF_INVALID_ARGUMENT, "arguments of find");
+  tap_ok(packbuf_find(&view, 2, "Z", &node, NULL) == PACKBUF_INVALID_ARGUMENT &&
+             packbuf_find(&view, 0, NULL, &node, NULL) == PACKBUF_INVALID_ARGUMENT,
+         "arguments of find");
   free(f.data);
   f = load("valid/depth_64.pbuf");
   (void)packbuf_open(&view, f.data, f.size, 0, NULL, NULL);
-  tap_ok(packbuf_node_path(&view, view.node_count - 1, path, sizeof path) > sizeof path && strlen(path) == sizeof path - 1 && strncmp(path, "...", 3) == 0, "a long path is cut at the front: %s", path);
-  tap_ok(packbuf_node_path(&view, 0, NULL, 0) > 0 && packbuf_node_path(&view, 0, path, 1) > 0 && path[0] == 0, "no room at all");
+  tap_ok(packbuf_node_path(&view, view.node_count - 1, path, sizeof path) > sizeof path &&
+             strlen(path) == sizeof path - 1 && strncmp(path, "...", 3) == 0,
+         "a long path is cut at the front: %s", path);
+  tap_ok(packbuf_node_path(&view, 0, NULL, 0) > 0 && packbuf_node_path(&view, 0, path, 1) > 0 && path[0] == 0,
+         "no room at all");
   free(f.data);
 }
 
@@ -192,16 +221,19 @@ static void ranges(void) {
   good &= packbuf_read_rows(&view, view.rows, 1, &arena, &value, &error) == PACKBUF_OUT_OF_RANGE;
   good &= packbuf_read_rows(&view, 1, UINT64_MAX, &arena, &value, &error) == PACKBUF_OUT_OF_RANGE;
   good &= packbuf_read_rows(&view, view.rows, 0, &arena, &value, &error) == PACKBUF_OK;
-  good &= packbuf_read_row(&view, UINT64_MAX, &arena, &value, &error) == PACKBUF_OUT_OF_RANGE && error.row == UINT64_MAX;
+  good &=
+      packbuf_read_row(&view, UINT64_MAX, &arena, &value, &error) == PACKBUF_OUT_OF_RANGE && error.row == UINT64_MAX;
   tap_ok(good, "tables and rows");
   good = 1;
   for (uint32_t i = 0; i < view.node_count; i++) {
     if (packbuf_open_column(&view, i, &column, &error) != PACKBUF_OK) continue;
-    good &= packbuf_cell_state(&column, column.node.rows, &state, &error) == PACKBUF_OUT_OF_RANGE && error.row == column.node.rows;
+    good &= packbuf_cell_state(&column, column.node.rows, &state, &error) == PACKBUF_OUT_OF_RANGE &&
+            error.row == column.node.rows;
     good &= packbuf_cell_extent(&column, column.node.rows, &a, &b, &error) == PACKBUF_OUT_OF_RANGE;
     good &= packbuf_cell_shape(&column, column.node.rows, &rank, shape, &error) == PACKBUF_OUT_OF_RANGE;
     good &= packbuf_cell_bytes(&column, column.node.rows, &bytes, &a, &error) == PACKBUF_OUT_OF_RANGE;
-    good &= packbuf_read_cell(&view, i, column.node.rows, &arena, &value, &error) == PACKBUF_OUT_OF_RANGE && error.path[0] != 0;
+    good &= packbuf_read_cell(&view, i, column.node.rows, &arena, &value, &error) == PACKBUF_OUT_OF_RANGE &&
+            error.path[0] != 0;
     good &= packbuf_read_column(&view, i, 1, column.node.rows, &arena, values, &error) == PACKBUF_OUT_OF_RANGE;
     good &= packbuf_read_column(&view, i, UINT64_MAX, 2, &arena, values, &error) == PACKBUF_OUT_OF_RANGE;
   }
@@ -212,10 +244,14 @@ static void ranges(void) {
     good &= packbuf_copy_elements(&view, &buffer, buffer.count + 1, 0, out, sizeof out, &error) == PACKBUF_OUT_OF_RANGE;
     good &= packbuf_copy_elements(&view, &buffer, 0, buffer.count + 1, out, sizeof out, &error) == PACKBUF_OUT_OF_RANGE;
     good &= packbuf_copy_elements(&view, &buffer, 8, UINT64_MAX, out, sizeof out, &error) == PACKBUF_OUT_OF_RANGE;
-    if (buffer.count) good &= packbuf_copy_elements(&view, &buffer, 0, buffer.count, out, 0, &error) == PACKBUF_CAPACITY && error.needed == (buffer.count * buffer.dtype.bits * buffer.dtype.lanes + 7) / 8;
-    if (buffer.dtype.bits == 1 && buffer.count > 1) good &= packbuf_copy_elements(&view, &buffer, 1, 1, out, sizeof out, &error) == PACKBUF_INVALID_ARGUMENT;
+    if (buffer.count)
+      good &= packbuf_copy_elements(&view, &buffer, 0, buffer.count, out, 0, &error) == PACKBUF_CAPACITY &&
+              error.needed == (buffer.count * buffer.dtype.bits * buffer.dtype.lanes + 7) / 8;
+    if (buffer.dtype.bits == 1 && buffer.count > 1)
+      good &= packbuf_copy_elements(&view, &buffer, 1, 1, out, sizeof out, &error) == PACKBUF_INVALID_ARGUMENT;
     (void)packbuf_get_node(&view, buffer.node, &node, &error);
-    good &= packbuf_get_buffer(&view, &node, (packbuf_role)buffer.role, buffer.dim, &buffer, &error) == PACKBUF_OK && buffer.index == i;
+    good &= packbuf_get_buffer(&view, &node, (packbuf_role)buffer.role, buffer.dim, &buffer, &error) == PACKBUF_OK &&
+            buffer.index == i;
     good &= packbuf_get_buffer(&view, &node, PACKBUF_ROLE_DATA, 7, &buffer, &error) == PACKBUF_NOT_FOUND;
   }
   tap_ok(good, "elements");
@@ -225,7 +261,8 @@ static void ranges(void) {
 
 /* Constants, sequences and bits as they are copied out. */
 static void computed(void) {
-  static const char *const vectors[] = {"valid/constants.pbuf", "valid/sequences.pbuf", "valid/sequence_data.pbuf", "valid/long_masks.pbuf", "valid/constant_ndarray.pbuf"};
+  static const char *const vectors[] = {"valid/constants.pbuf", "valid/sequences.pbuf", "valid/sequence_data.pbuf",
+                                        "valid/long_masks.pbuf", "valid/constant_ndarray.pbuf"};
   unsigned constants = 0, sequences = 0, bits = 0;
   int good = 1;
   for (unsigned v = 0; v < sizeof vectors / sizeof *vectors; v++) {
@@ -242,7 +279,8 @@ static void computed(void) {
       size = b.dtype.bits / 8u;
       if (b.dtype.bits > 64) continue;
       good &= packbuf_copy_elements(&view, &b, 0, count, out, sizeof out, NULL) == PACKBUF_OK;
-      if (b.storage == PACKBUF_CONSTANT || b.storage == PACKBUF_SEQUENCE) good &= packbuf_get_typed(&b, b.dtype, &elements, NULL) == PACKBUF_NOT_STORED;
+      if (b.storage == PACKBUF_CONSTANT || b.storage == PACKBUF_SEQUENCE)
+        good &= packbuf_get_typed(&b, b.dtype, &elements, NULL) == PACKBUF_NOT_STORED;
       for (uint64_t k = 0; k < count; k++) {
         if (b.dtype.bits == 1) {
           const int want = b.bytes ? b.bytes[k / 8] >> k % 8 & 1 : b.value[0];
@@ -250,7 +288,8 @@ static void computed(void) {
           bits++;
         } else if (b.storage == PACKBUF_CONSTANT) {
           uint8_t native[8];
-          for (uint64_t j = 0; j < size; j++) native[j] = b.value[packbuf_i_big_endian() && b.dtype.code != PACKBUF_DTYPE_COMPLEX ? size - 1 - j : j];
+          for (uint64_t j = 0; j < size; j++)
+            native[j] = b.value[packbuf_i_big_endian() && b.dtype.code != PACKBUF_DTYPE_COMPLEX ? size - 1 - j : j];
           if (b.dtype.code != PACKBUF_DTYPE_COMPLEX) good &= memcmp(out + k * size, native, (size_t)size) == 0;
           constants++;
         } else if (b.storage == PACKBUF_SEQUENCE) {
@@ -263,14 +302,16 @@ static void computed(void) {
     }
     free(f.data);
   }
-  tap_ok(good && constants > 0 && sequences > 0 && bits > 0, "computed elements: %u of constants, %u of sequences, %u bits", constants, sequences, bits);
+  tap_ok(good && constants > 0 && sequences > 0 && bits > 0,
+         "computed elements: %u of constants, %u of sequences, %u bits", constants, sequences, bits);
 }
 
 static packbuf_rule rule_with(const file *f, const packbuf_limits *limits, packbuf_level level) {
   packbuf_view view;
   packbuf_error error;
   memset(&error, 0, sizeof error);
-  if (packbuf_open(&view, f->data, f->size, 0, limits, &error) == PACKBUF_OK) (void)packbuf_verify(&view, level, &error);
+  if (packbuf_open(&view, f->data, f->size, 0, limits, &error) == PACKBUF_OK)
+    (void)packbuf_verify(&view, level, &error);
   return error.rule;
 }
 
@@ -308,7 +349,8 @@ static void limits(void) {
     status = packbuf_read_row(&view, 0, &arena, &value, &error);
     if (status != PACKBUF_OK && (status != PACKBUF_LIMIT || error.rule != PACKBUF_RULE_D9)) break;
   }
-  tap_ok(status == PACKBUF_OK && arena.used <= l.decoded_bytes && arena.limit == UINT64_MAX, "a row of %lu bytes is read once decoded_bytes allows it", (unsigned long)arena.used);
+  tap_ok(status == PACKBUF_OK && arena.used <= l.decoded_bytes && arena.limit == UINT64_MAX,
+         "a row of %lu bytes is read once decoded_bytes allows it", (unsigned long)arena.used);
   free(f.data);
   f = load("valid/json.pbuf");
   l = packbuf_default_limits(), l.cell_bytes = 3;
@@ -327,7 +369,8 @@ typedef struct forged {
   size_t size;
 } forged;
 
-static uint8_t *forge_node(forged *f, uint32_t parent, uint32_t descendants, unsigned kind, unsigned codec, uint32_t first_buffer, unsigned buffer_count) {
+static uint8_t *forge_node(forged *f, uint32_t parent, uint32_t descendants, unsigned kind, unsigned codec,
+                           uint32_t first_buffer, unsigned buffer_count) {
   uint8_t *record = f->nodes + 64 * f->node_count++;
   packbuf_i_store32(record, parent);
   packbuf_i_store32(record + 4, descendants);
@@ -340,7 +383,8 @@ static uint8_t *forge_node(forged *f, uint32_t parent, uint32_t descendants, uns
   return record;
 }
 
-static uint8_t *forge_buffer(forged *f, uint32_t node, unsigned role, unsigned storage, unsigned bits, uint64_t count, uint64_t start, uint64_t step) {
+static uint8_t *forge_buffer(forged *f, uint32_t node, unsigned role, unsigned storage, unsigned bits, uint64_t count,
+                             uint64_t start, uint64_t step) {
   uint8_t *record = f->buffers + 64 * f->buffer_count++;
   packbuf_i_store32(record, node);
   record[4] = (uint8_t)role;
@@ -352,10 +396,12 @@ static uint8_t *forge_buffer(forged *f, uint32_t node, unsigned role, unsigned s
   return record;
 }
 
-/* One row; `data` bytes '1' behind the head, which every stored and alias record is made to name. Opens; the caller frees f->file. */
+/* One row; `data` bytes '1' behind the head, which every stored and alias record is made to name. Opens; the caller
+ * frees f->file. */
 static packbuf_status forge(forged *f, uint64_t data, const packbuf_limits *limits, packbuf_view *view) {
   static const uint8_t magic[8] = {0x89, 0x50, 0x42, 0x55, 0x46, 13, 10, 26};
-  const uint64_t strings_at = 128 + 64 * (uint64_t)(f->node_count + f->buffer_count) + 4 * (uint64_t)f->fields, head = (strings_at + f->strings_length + 63) / 64 * 64;
+  const uint64_t strings_at = 128 + 64 * (uint64_t)(f->node_count + f->buffer_count) + 4 * (uint64_t)f->fields,
+                 head = (strings_at + f->strings_length + 63) / 64 * 64;
   uint8_t *p;
   f->size = (size_t)(head + data);
   p = f->file = (uint8_t *)calloc(1, f->size);
@@ -372,7 +418,8 @@ static packbuf_status forge(forged *f, uint64_t data, const packbuf_limits *limi
   packbuf_i_store32(p + 96, f->fields);
   for (uint32_t i = 0; i < f->buffer_count; i++) {
     uint8_t *record = f->buffers + 64 * i;
-    if (record[6] == PACKBUF_STORED || record[6] == PACKBUF_ALIAS) packbuf_i_store64(record + 24, head), packbuf_i_store64(record + 32, data);
+    if (record[6] == PACKBUF_STORED || record[6] == PACKBUF_ALIAS)
+      packbuf_i_store64(record + 24, head), packbuf_i_store64(record + 32, data);
   }
   memcpy(p + 128, f->nodes, 64 * f->node_count);
   memcpy(p + 128 + 64 * f->node_count, f->buffers, 64 * f->buffer_count);
@@ -401,7 +448,8 @@ static void overlapping_nodes(void) {
   f.fields = 60;
   opened = forge(&f, 0, NULL, &view);
   status = packbuf_read_row(&view, 0, &arena, &value, &error);
-  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2 && arena.used < 100000, "a child of another parent is refused when it is read: %s", packbuf_status_name(status));
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2 && arena.used < 100000,
+         "a child of another parent is refused when it is read: %s", packbuf_status_name(status));
   free(f.file);
   memset(&f, 0, sizeof f);
   forge_node(&f, PACKBUF_NO_NODE, 1, PACKBUF_NODE_LIST, 0, 0, 1);
@@ -411,8 +459,11 @@ static void overlapping_nodes(void) {
   f.fields = 1;
   opened = forge(&f, 0, NULL, &view);
   status = packbuf_read_cell(&view, 0, 0, &arena, &value, &error);
-  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2 && error.offset == 128 + 64 + 4, "and so is one that ends behind its parent: %s", packbuf_status_name(status));
-  tap_ok(packbuf_find(&view, 0, "[0]", &node, NULL) == PACKBUF_OK && node.index == 1 && packbuf_find(&view, 0, "[1]", &node, NULL) == PACKBUF_NOT_FOUND,
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2 &&
+             error.offset == 128 + 64 + 4,
+         "and so is one that ends behind its parent: %s", packbuf_status_name(status));
+  tap_ok(packbuf_find(&view, 0, "[0]", &node, NULL) == PACKBUF_OK && node.index == 1 &&
+             packbuf_find(&view, 0, "[1]", &node, NULL) == PACKBUF_NOT_FOUND,
          "items are looked for within the list");
   packbuf_arena_free(&arena);
   free(f.file);
@@ -435,11 +486,16 @@ static void borrowed_buffers(void) {
   f.fields = 2;
   opened = forge(&f, 0, NULL, &view);
   status = packbuf_open_column(&view, 1, &column, &error);
-  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1 && error.offset == 128 + 128, "a record of another node is refused: %s", packbuf_status_name(status));
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1 &&
+             error.offset == 128 + 128,
+         "a record of another node is refused: %s", packbuf_status_name(status));
   status = packbuf_open_column(&view, 0, &column, &error);
-  tap_ok(status == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1 && error.offset == 128 + 128 + 64 + 4, "a role that comes twice, too: %s", packbuf_status_name(status));
+  tap_ok(status == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1 && error.offset == 128 + 128 + 64 + 4,
+         "a role that comes twice, too: %s", packbuf_status_name(status));
   (void)packbuf_get_node(&view, 1, &node, NULL);
-  tap_ok(packbuf_get_buffer(&view, &node, PACKBUF_ROLE_MISSING, 0, &buffer, &error) == PACKBUF_BAD_BUFFER && error.rule == PACKBUF_RULE_B1, "packbuf_get_buffer refuses it");
+  tap_ok(packbuf_get_buffer(&view, &node, PACKBUF_ROLE_MISSING, 0, &buffer, &error) == PACKBUF_BAD_BUFFER &&
+             error.rule == PACKBUF_RULE_B1,
+         "packbuf_get_buffer refuses it");
   free(f.file);
 }
 
@@ -466,10 +522,13 @@ static void charged_aliases(void) {
   opened = forge(&f, 64, &l, &view);
   memset(&error, 0, sizeof error);
   status = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
-  tap_ok(opened == PACKBUF_OK && status == PACKBUF_OK, "two aliases of 64 bytes are within a limit of 128: %s, rule %d at %lu", packbuf_status_name(status), (int)error.rule, (unsigned long)error.offset);
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_OK,
+         "two aliases of 64 bytes are within a limit of 128: %s, rule %d at %lu", packbuf_status_name(status),
+         (int)error.rule, (unsigned long)error.offset);
   view.limits.decoded_bytes = 127;
   status = packbuf_verify(&view, PACKBUF_LEVEL_FULL, &error);
-  tap_ok(status == PACKBUF_LIMIT && error.rule == PACKBUF_RULE_D9 && error.offset == 128 + 3 * 64 + 4 * 64 + 16, "and not of 127: %s at %lu", packbuf_status_name(status), (unsigned long)error.offset);
+  tap_ok(status == PACKBUF_LIMIT && error.rule == PACKBUF_RULE_D9 && error.offset == 128 + 3 * 64 + 4 * 64 + 16,
+         "and not of 127: %s at %lu", packbuf_status_name(status), (unsigned long)error.offset);
   free(f.file);
 }
 
@@ -487,19 +546,23 @@ static void repeated_attributes(void) {
   memcpy(f.strings, "mime", 4);
   f.strings_length = 4, f.fields = 1;
   for (uint32_t i = 0; i < 3; i++) {
-    uint8_t *record = forge_node(&f, i ? 0 : PACKBUF_NO_NODE, i ? 0 : 2, PACKBUF_LEAF, i ? PACKBUF_CODEC_UTF8_RAGGED : PACKBUF_CODEC_MEDIA_BYTES, 2 * i, 2);
+    uint8_t *record = forge_node(&f, i ? 0 : PACKBUF_NO_NODE, i ? 0 : 2, PACKBUF_LEAF,
+                                 i ? PACKBUF_CODEC_UTF8_RAGGED : PACKBUF_CODEC_MEDIA_BYTES, 2 * i, 2);
     packbuf_i_store32(record + 12, 4);
     forge_buffer(&f, i, PACKBUF_ROLE_DATA, PACKBUF_INLINE, 8, 1, bytes[i], 0);
     forge_buffer(&f, i, PACKBUF_ROLE_OFFSETS, PACKBUF_SEQUENCE, 64, 2, 0, 1);
   }
   opened = forge(&f, 0, NULL, &view);
   status = packbuf_read_cell(&view, 0, 0, &arena, &value, &error);
-  tap_ok(opened == PACKBUF_OK && status == PACKBUF_OK && value.kind == PACKBUF_MEDIA && value.as.media->mime_size == 1 && value.as.media->mime[0] == 'x', "the first of two equal attributes counts: %s", packbuf_status_name(status));
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_OK && value.kind == PACKBUF_MEDIA &&
+             value.as.media->mime_size == 1 && value.as.media->mime[0] == 'x',
+         "the first of two equal attributes counts: %s", packbuf_status_name(status));
   free(f.file);
   packbuf_i_store32(f.nodes + 64 * 2, 1);
   opened = forge(&f, 0, NULL, &view);
   status = packbuf_read_cell(&view, 0, 0, &arena, &value, &error);
-  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2, "an attribute of another node is refused: %s", packbuf_status_name(status));
+  tap_ok(opened == PACKBUF_OK && status == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N2,
+         "an attribute of another node is refused: %s", packbuf_status_name(status));
   packbuf_arena_free(&arena);
   free(f.file);
 }
@@ -510,10 +573,12 @@ static void *exactly(const void *text, size_t size) {
   return copy;
 }
 
-/* What was checked and then changed, as the code that comes after the check sees it: on memory of just its size, for the sanitizers. */
+/* What was checked and then changed, as the code that comes after the check sees it: on memory of just its size, for
+ * the sanitizers. */
 static void changed_after_check(void) {
   static const char *const strings[] = {"\"ab", "\"\\", "\"a\\x", "\"\\u00", "\"\\ud800\\", "\"\\ud800x"};
-  static const char *const keys[] = {"\xDB", "\xDB\xFF\xFF\xFF\xFF", "\xD9\x7F", "\xBF", "\xC1", "\xC7\x05", "\xCF\x01", "\xC9\xFF\xFF\xFF\xFF\x01", "\x81"};
+  static const char *const keys[] = {"\xDB",     "\xDB\xFF\xFF\xFF\xFF",     "\xD9\x7F", "\xBF", "\xC1", "\xC7\x05",
+                                     "\xCF\x01", "\xC9\xFF\xFF\xFF\xFF\x01", "\x81"};
   packbuf_i_leaf_cells *cells = (packbuf_i_leaf_cells *)calloc(1, sizeof *cells);
   packbuf_i_reader reader;
   packbuf_error error;
@@ -550,27 +615,35 @@ static void changed_after_check(void) {
   c.data.bytes = data, c.data.count = 4, c.data.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 8);
   c.view = &view;
   memset(&view, 0, sizeof view);
-  tap_ok(packbuf_i_elements(cells, 1, 3, &out) == PACKBUF_OK && packbuf_i_elements(cells, 2, 3, &out) == PACKBUF_BAD_BUFFER && packbuf_i_elements(cells, UINT64_MAX, 2, &out) == PACKBUF_BAD_BUFFER,
+  tap_ok(packbuf_i_elements(cells, 1, 3, &out) == PACKBUF_OK &&
+             packbuf_i_elements(cells, 2, 3, &out) == PACKBUF_BAD_BUFFER &&
+             packbuf_i_elements(cells, UINT64_MAX, 2, &out) == PACKBUF_BAD_BUFFER,
          "elements beyond the end are not handed out");
   free(cells);
   memset(&c, 0, sizeof c);
   c.view = &view, c.node.kind = PACKBUF_LEAF, c.node.codec = PACKBUF_CODEC_JSON_RAGGED, c.node.rows = UINT64_C(1) << 50;
   c.data.storage = PACKBUF_STORED, c.data.bytes = data, c.data.count = 4;
-  c.offsets.storage = PACKBUF_SEQUENCE, c.offsets.count = c.node.rows + 1, c.offsets.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
-  tap_ok(packbuf_i_text_data(&c, &error) == PACKBUF_BAD_JSON, "2^50 empty cells of a sequence that does not move are not counted out");
+  c.offsets.storage = PACKBUF_SEQUENCE, c.offsets.count = c.node.rows + 1,
+  c.offsets.dtype = packbuf_dtype_of(PACKBUF_DTYPE_UINT, 64);
+  tap_ok(packbuf_i_text_data(&c, &error) == PACKBUF_BAD_JSON,
+         "2^50 empty cells of a sequence that does not move are not counted out");
   {
     const file f = load("valid/everything_stored.pbuf");
     (void)packbuf_open(&view, f.data, f.size, 0, NULL, NULL);
     for (uint32_t i = 0; i < view.node_count; i++) {
       packbuf_i_verifier v;
       packbuf_i_verify_node up_node;
-      if (packbuf_i_load_column(&view, i, &c, &unreadable, NULL) != PACKBUF_OK || c.node.parent == PACKBUF_NO_NODE) continue;
-      if (packbuf_i_load_column(&view, c.node.parent, &up, &unreadable, NULL) != PACKBUF_OK || up.node.kind == PACKBUF_LEAF || !packbuf_i_there(&up.validity)) continue;
+      if (packbuf_i_load_column(&view, i, &c, &unreadable, NULL) != PACKBUF_OK || c.node.parent == PACKBUF_NO_NODE)
+        continue;
+      if (packbuf_i_load_column(&view, c.node.parent, &up, &unreadable, NULL) != PACKBUF_OK ||
+          up.node.kind == PACKBUF_LEAF || !packbuf_i_there(&up.validity))
+        continue;
       memset(&up_node, 0, sizeof up_node);
       up_node.index = up.node.index, up_node.kind = (uint8_t)up.node.kind, up_node.masked = 1;
       v.view = &view, v.error = &error;
       c.node.rows = UINT64_C(1) << 50;
-      compared += packbuf_i_verify_child(&v, &c, &up_node) == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N9 && error.offset == packbuf_i_node_at(&view, i) + 48;
+      compared += packbuf_i_verify_child(&v, &c, &up_node) == PACKBUF_BAD_NODE && error.rule == PACKBUF_RULE_N9 &&
+                  error.offset == packbuf_i_node_at(&view, i) + 48;
     }
     free(f.data);
   }

@@ -1,8 +1,8 @@
 /* tests/double/ibverbs.c: a libibverbs.so.1 for machines without a device: two devices, dbl0 and dbl1, whose READs are
  * process_vm_readv between processes that share a table (the file that IBVERBS_DOUBLE names). It knows what the library
  * does with keys, bounds, access rights, states of queue pairs, flushes, completion channels and peers that die, and
- * aborts when somebody asks for remote writes, overruns a queue, or leaves something behind. IBVERBS_DOUBLE_DEVICES=0: no
- * device. It is built with the transport's own declarations, which tests/verbs_abi.c compares with the real header.
+ * aborts when somebody asks for remote writes, overruns a queue, or leaves something behind. IBVERBS_DOUBLE_DEVICES=0:
+ * no device. It is built with the transport's own declarations, which tests/verbs_abi.c compares with the real header.
  * Must not know: packbuf's stores. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -56,7 +56,9 @@ static table *the_table(void) {
   if (shared) return shared;
   demand(name != NULL, "IBVERBS_DOUBLE names no file");
   fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  demand(fd >= 0 && fstat(fd, &stat) == 0 && ((size_t)stat.st_size >= sizeof(table) || ftruncate(fd, sizeof(table)) == 0), "no table");
+  demand(
+      fd >= 0 && fstat(fd, &stat) == 0 && ((size_t)stat.st_size >= sizeof(table) || ftruncate(fd, sizeof(table)) == 0),
+      "no table");
   map = mmap(NULL, sizeof(table), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   demand(map != MAP_FAILED, "no table");
   (void)close(fd);
@@ -172,7 +174,8 @@ static int read_only_file(const void *address) {
   unsigned long long start, end;
   int found = 0;
   while (maps && !found && fgets(line, sizeof line, maps))
-    found = sscanf(line, "%llx-%llx %7s", &start, &end, rights) == 3 && (uintptr_t)address >= start && (uintptr_t)address < end;
+    found = sscanf(line, "%llx-%llx %7s", &start, &end, rights) == 3 && (uintptr_t)address >= start &&
+            (uintptr_t)address < end;
   if (maps) (void)fclose(maps);
   return found && strcmp(rights, "r--s") == 0;
 }
@@ -181,7 +184,8 @@ EXPORT packbuf_i_ibv_mr *ibv_reg_mr(packbuf_i_ibv_pd *pd, void *address, size_t 
   mr *made;
   region *one;
   unsigned char in_core;
-  demand((access & ~(PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ)) == 0, "memory for more than local writes and remote reads");
+  demand((access & ~(PACKBUF_I_IBV_LOCAL_WRITE | PACKBUF_I_IBV_REMOTE_READ)) == 0,
+         "memory for more than local writes and remote reads");
   if (!size || mincore((void *)((uintptr_t)address & ~(uintptr_t)4095), 1, &in_core) != 0 || read_only_file(address)) {
     errno = size ? EFAULT : EINVAL;
     return NULL;
@@ -215,8 +219,8 @@ EXPORT int ibv_dereg_mr(packbuf_i_ibv_mr *front) {
 /* Whether a process may have these bytes used so. */
 static int allowed(int pid, uint32_t key, uint64_t start, uint64_t size, uint32_t access) {
   const region *one = &the_table()->regions[key >> 12 & (SLOTS - 1)];
-  return PACKBUF_I_LOAD(&one->pid) == pid && PACKBUF_I_LOAD(&one->key) == key && (one->access & access) && start >= one->start &&
-         size <= one->size && start - one->start <= one->size - size;
+  return PACKBUF_I_LOAD(&one->pid) == pid && PACKBUF_I_LOAD(&one->key) == key && (one->access & access) &&
+         start >= one->start && size <= one->size && start - one->start <= one->size - size;
 }
 
 /* ---- completions ---- */
@@ -270,9 +274,12 @@ EXPORT int ibv_get_cq_event(packbuf_i_ibv_channel *front, packbuf_i_ibv_cq **whi
   free(first);
   return 0;
 }
-EXPORT void ibv_ack_cq_events(packbuf_i_ibv_cq *front, unsigned count) { (void)PACKBUF_I_SUBTRACT(&((cq *)(void *)front)->unacknowledged, count); }
+EXPORT void ibv_ack_cq_events(packbuf_i_ibv_cq *front, unsigned count) {
+  (void)PACKBUF_I_SUBTRACT(&((cq *)(void *)front)->unacknowledged, count);
+}
 
-EXPORT packbuf_i_ibv_cq *ibv_create_cq(packbuf_i_ibv_context *front, int entries, void *user, packbuf_i_ibv_channel *told, int vector) {
+EXPORT packbuf_i_ibv_cq *ibv_create_cq(packbuf_i_ibv_context *front, int entries, void *user,
+                                       packbuf_i_ibv_channel *told, int vector) {
   cq *made = (cq *)calloc(1, sizeof *made);
   (void)vector;
   if (!made) return NULL;
@@ -289,7 +296,8 @@ EXPORT int ibv_destroy_cq(packbuf_i_ibv_cq *front) {
   cq *c = (cq *)(void *)front;
   channel *told = (channel *)(void *)front->channel;
   demand(PACKBUF_I_LOAD(&c->uses) == 0, "a completion queue ends that is in use");
-  demand(PACKBUF_I_LOAD(&c->unacknowledged) == 0, "a completion queue ends whose events are not acknowledged: it would wait for ever");
+  demand(PACKBUF_I_LOAD(&c->unacknowledged) == 0,
+         "a completion queue ends whose events are not acknowledged: it would wait for ever");
   packbuf_i_locked(&told->lock);
   for (event **at = &told->events; *at;) {
     event *one = *at;
@@ -397,7 +405,8 @@ EXPORT int ibv_modify_qp(packbuf_i_ibv_qp *front, packbuf_i_ibv_qp_attr *attr, i
   const uint32_t state = PACKBUF_I_LOAD(&one->state);
   demand((mask & PACKBUF_I_IBV_SET_STATE) && (uint32_t)attr->qp_state == state + 1, "a state out of its turn");
   if (attr->qp_state == PACKBUF_I_IBV_STATE_INIT)
-    demand((mask & PACKBUF_I_IBV_SET_ACCESS) && attr->qp_access_flags == PACKBUF_I_IBV_REMOTE_READ, "a queue pair for more than remote reads");
+    demand((mask & PACKBUF_I_IBV_SET_ACCESS) && attr->qp_access_flags == PACKBUF_I_IBV_REMOTE_READ,
+           "a queue pair for more than remote reads");
   if (attr->qp_state == PACKBUF_I_IBV_STATE_RTR) one->other = attr->dest_qp_num;
   if (attr->qp_state == PACKBUF_I_IBV_STATE_RTS)
     demand(attr->retry_cnt <= 6 && attr->timeout >= 14, "retries for ever, or a time that is too short");
@@ -410,22 +419,29 @@ static end *other_end(const end *mine) {
   end *one = &the_table()->ends[mine->other >> 12 & (SLOTS - 1)];
   const int pid = PACKBUF_I_LOAD(&one->pid);
   const uint32_t state = PACKBUF_I_LOAD(&one->state);
-  return pid && alive(pid) && PACKBUF_I_LOAD(&one->number) == mine->other && one->other == mine->number && (state == 2 || state == 3) ? one : NULL;
+  return pid && alive(pid) && PACKBUF_I_LOAD(&one->number) == mine->other && one->other == mine->number &&
+                 (state == 2 || state == 3)
+             ? one
+             : NULL;
 }
 
 static int read_there(const packbuf_i_ibv_send_wr *wr, end *mine) {
   end *other = other_end(mine);
   struct iovec to, from;
-  if (!allowed(getpid(), wr->sg_list->lkey, wr->sg_list->addr, wr->sg_list->length, PACKBUF_I_IBV_LOCAL_WRITE)) return PACKBUF_I_IBV_LOC_PROT;
+  if (!allowed(getpid(), wr->sg_list->lkey, wr->sg_list->addr, wr->sg_list->length, PACKBUF_I_IBV_LOCAL_WRITE))
+    return PACKBUF_I_IBV_LOC_PROT;
   if (!other) return PACKBUF_I_IBV_RETRY_EXC;
-  if (!allowed(PACKBUF_I_LOAD(&other->pid), wr->rkey, wr->remote_addr, wr->sg_list->length, PACKBUF_I_IBV_REMOTE_READ)) {
+  if (!allowed(PACKBUF_I_LOAD(&other->pid), wr->rkey, wr->remote_addr, wr->sg_list->length,
+               PACKBUF_I_IBV_REMOTE_READ)) {
     PACKBUF_I_STORE(&other->state, 6);
     return PACKBUF_I_IBV_REM_ACCESS;
   }
   to.iov_base = (void *)(uintptr_t)wr->sg_list->addr;
   from.iov_base = (void *)(uintptr_t)wr->remote_addr;
   to.iov_len = from.iov_len = wr->sg_list->length;
-  return process_vm_readv(PACKBUF_I_LOAD(&other->pid), &to, 1, &from, 1, 0) == (ssize_t)to.iov_len ? PACKBUF_I_IBV_DONE : PACKBUF_I_IBV_RETRY_EXC;
+  return process_vm_readv(PACKBUF_I_LOAD(&other->pid), &to, 1, &from, 1, 0) == (ssize_t)to.iov_len
+             ? PACKBUF_I_IBV_DONE
+             : PACKBUF_I_IBV_RETRY_EXC;
 }
 
 static int post_send(packbuf_i_ibv_qp *front, packbuf_i_ibv_send_wr *wr, packbuf_i_ibv_send_wr **bad) {

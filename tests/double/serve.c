@@ -1,5 +1,5 @@
-/* tests/double/serve.c: a server for tests of stores: `serve URI` serves a new `local` store of 64 MiB and 4096 objects,
- * prints the URI that clients take, and ends with its standard input. */
+/* tests/double/serve.c: a server for tests of stores: `serve URI` serves a new `local` store of 64 MiB and 4096
+ * objects, prints the URI that clients take, and ends with its standard input. */
 #include "../../transport/packbuf_transport.h"
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +25,8 @@ int main(int argc, char **argv) {
   printf("%s\n", packbuf_server_uri(server));
   fflush(stdout);
   while (read(0, line, sizeof line) > 0) continue;
-  if (packbuf_server_close(server, packbuf_deadline_in(5000), &error) || packbuf_store_close(store, packbuf_deadline_in(5000), &error)) {
+  if (packbuf_server_close(server, packbuf_deadline_in(5000), &error) ||
+      packbuf_store_close(store, packbuf_deadline_in(5000), &error)) {
     (void)packbuf_error_format(&error, line, sizeof line);
     fprintf(stderr, "serve: %s\n", line);
     return 1;

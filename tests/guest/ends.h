@@ -1,7 +1,7 @@
-/* tests/guest/ends.h: what the tests of failing networks share: a server with an observer beside it, a client at the other
- * end of a line that can be cut and made worse, objects that can be told from one another, calls of which the line is cut
- * in the middle, and the cases that all transports have. Between namespaces (tcp) one process is at both ends: a socket
- * belongs to the namespace that its thread was in when it was made.
+/* tests/guest/ends.h: what the tests of failing networks share: a server with an observer beside it, a client at the
+ * other end of a line that can be cut and made worse, objects that can be told from one another, calls of which the
+ * line is cut in the middle, and the cases that all transports have. Between namespaces (tcp) one process is at both
+ * ends: a socket belongs to the namespace that its thread was in when it was made.
  * Test-only; include once, first. May use: internals.h. */
 #ifndef ENDS_H
 #define ENDS_H
@@ -60,7 +60,8 @@ static void line_mended(void) {
 static void weather(const char *how) {
   for (int where = HERE; where <= THERE; where++) {
     char text[200];
-    snprintf(text, sizeof text, "/usr/bin/tc qdisc %s dev veth%d root %s", how ? "replace" : "del", where, how ? how : "");
+    snprintf(text, sizeof text, "/usr/bin/tc qdisc %s dev veth%d root %s", how ? "replace" : "del", where,
+             how ? how : "");
     command(where, text);
   }
 }
@@ -139,7 +140,8 @@ static int is_filled(const void *data, uint64_t size, uint64_t from) {
 }
 
 /* A batch from where the client is: it may have to connect again. */
-static packbuf_status run(packbuf_store *store, packbuf_operation operation, packbuf_item *items, uint64_t count, uint64_t deadline) {
+static packbuf_status run(packbuf_store *store, packbuf_operation operation, packbuf_item *items, uint64_t count,
+                          uint64_t deadline) {
   packbuf_status status;
   go(store == observer ? HERE : THERE);
   status = operation == PACKBUF_PUT   ? packbuf_batch_put(store, items, count, deadline, NULL)
@@ -201,7 +203,8 @@ static void *far_run(void *context) {
 }
 
 /* Begins it (with a line of RATE) and returns when a part of LARGE has gone, and not all. */
-static void far_begin(far_call *call, packbuf_store *store, packbuf_operation operation, const char *key, uint64_t deadline) {
+static void far_begin(far_call *call, packbuf_store *store, packbuf_operation operation, const char *key,
+                      uint64_t deadline) {
   const uint64_t before = held();
   memset(call, 0, sizeof *call);
   call->store = store;
@@ -242,7 +245,8 @@ static void under(const char *const *hows, unsigned count) {
     is_ok(run(client, PACKBUF_PUT, items, N, soon()));
     is_ok(run(client, PACKBUF_GET, items, N, soon()));
     for (unsigned i = 0; i < N; i++) {
-      expect(items[i].lease.size == SMALL && memcmp(items[i].lease.data, source + i, SMALL) == 0, "%s: %s", hows[w], keys[i]);
+      expect(items[i].lease.size == SMALL && memcmp(items[i].lease.data, source + i, SMALL) == 0, "%s: %s", hows[w],
+             keys[i]);
       packbuf_lease_release(&items[i].lease);
     }
     is_ok(run(client, PACKBUF_REMOVE, items, N, soon()));
@@ -277,7 +281,8 @@ static void test_cut_put(void) {
   is_ok(get(observer, "put", LARGE, 3));
   is_ok(take_away(client, "put"));
   wait_until(PACKBUF_I_LOAD(&server->connections) == 2, 10, "no old connection stays");
-  verdict_on("a line cut in the middle of a put", "the deadline holds, what was there stays, room comes back, the next call is done");
+  verdict_on("a line cut in the middle of a put",
+             "the deadline holds, what was there stays, room comes back, the next call is done");
 }
 
 static void test_cut_get(void) {

@@ -1,7 +1,7 @@
-/* tests/guest/faults.c: what clients and a server of tcp meet where the network between them fails: bytes that are lost,
- * late, flipped, doubled, out of order; a line that is cut in the middle of a put and of a get, and comes back; a reader
- * that does not read; an end that is gone without a word.
- * Runs in the guest, after `namespaces` (tests/guest/lib.sh), as `faults [CASE...]`; `narrow`, which takes a minute, when
+/* tests/guest/faults.c: what clients and a server of tcp meet where the network between them fails: bytes that are
+ * lost, late, flipped, doubled, out of order; a line that is cut in the middle of a put and of a get, and comes back; a
+ * reader that does not read; an end that is gone without a word. Runs in the guest, after `namespaces`
+ * (tests/guest/lib.sh), as `faults [CASE...]`; `narrow`, which takes a minute, when
  * it is named. May use: ends.h. */
 #include "ends.h"
 
@@ -47,8 +47,9 @@ static void test_cut_wanted(void) {
   verdict_on("a line cut in the middle of a get", "its memory is taken back when room is wanted");
 }
 
-/* A client that asks for 1 MiB as often as it can and reads nothing of it. The server reads no more from it once 8 MiB are
- * on their way, but what it has read by then, 64 KiB of requests at most, it has begun: leases of objects, not copies. */
+/* A client that asks for 1 MiB as often as it can and reads nothing of it. The server reads no more from it once 8 MiB
+ * are on their way, but what it has read by then, 64 KiB of requests at most, it has begun: leases of objects, not
+ * copies. */
 static void test_slow_reader(void) {
   packbuf_store *slow = open_at(THERE);
   packbuf_i_peer *peer = NULL;
@@ -82,7 +83,8 @@ static void test_slow_reader(void) {
     is_ok(get(client, "others", 100000, i));
     packbuf_i_sleep_until(packbuf_deadline_in(20));
   }
-  expect(counters_of_server().gets - gets <= begun + 20, "%u of %u gets were begun", (unsigned)(counters_of_server().gets - gets), (unsigned)asked);
+  expect(counters_of_server().gets - gets <= begun + 20, "%u of %u gets were begun",
+         (unsigned)(counters_of_server().gets - gets), (unsigned)asked);
   packbuf_i_peer_break(peer, PACKBUF_DISCONNECTED, "the test");
   packbuf_i_peer_leave(peer);
   is_ok(packbuf_store_close(slow, soon(), NULL));

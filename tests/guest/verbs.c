@@ -1,6 +1,7 @@
-/* tests/guest/verbs.c: what clients and a server of verbs meet: packets that are lost, late, flipped, doubled; a line that
- * is cut in the middle of a put and of a get; keys and registrations that are no good; clients that are killed.
- * Runs in the guest, after `roce` (tests/guest/lib.sh), as `verbs [CASE...]`: rxe0 and rxe1 lie in one namespace, so that
+/* tests/guest/verbs.c: what clients and a server of verbs meet: packets that are lost, late, flipped, doubled; a line
+ * that is cut in the middle of a put and of a get; keys and registrations that are no good; clients that are killed.
+ * Runs in the guest, after `roce` (tests/guest/lib.sh), as `verbs [CASE...]`: rxe0 and rxe1 lie in one namespace, so
+ * that
  * the faults touch RDMA alone, not the control connection. May use: ends.h. */
 #include "ends.h"
 
