@@ -379,7 +379,9 @@ class Store:
         if by not in _KINDS:
             raise error_of(Status.INVALID_ARGUMENT, f"what is appended is 'rows' or 'fields', not {by!r}")
         begun = _begin(batch, only(options, PutOptions))
-        ttl, _, fingerprint, seconds = self._put_options(options)
+        ttl, evictable, fingerprint, seconds = self._put_options(options)
+        if evictable:
+            raise error_of(Status.INVALID_ARGUMENT, "a part of a batch is not evictable: the whole would be lost")
         flags = _join_flags(widen, first_value)
         return self._core.append(ref, begun, _KINDS[by], threads_of(options), ttl, fingerprint, flags, seconds)
 

@@ -134,7 +134,8 @@ static void bind_ref(nb::module_ &m) {
       .def_prop_ro(
           "fingerprint", [](const packbuf_ref &self) { return fingerprint_text(self.fingerprint); },
           "Of the schema, as `Schema.fingerprint`; empty: not known.")
-      .def_static("parse", &parse_ref, "text"_a.none(), nb::sig("def parse(text: str) -> Ref"), "A ref of its text, ``str(ref)``.")
+      .def_static("parse", &parse_ref, "text"_a.none(), nb::sig("def parse(text: str) -> Ref"),
+                  "A ref of its text, ``str(ref)``.")
       .def("__str__", &ref_text)
       .def("__repr__", [](const packbuf_ref &self) { return "<packbuf.Ref " + ref_text(self) + ">"; })
       .def(
@@ -574,7 +575,9 @@ void bind_store(nb::module_ &m) {
   bind_leased(m);
   nb::class_<Store>(m, "Store")
       .def("__init__",
-           [](Store *self, nb::handle uri, const nb::dict &options) { new (self) Store(key_text(uri, "a store's URI"), options); })
+           [](Store *self, nb::handle uri, const nb::dict &options) {
+             new (self) Store(key_text(uri, "a store's URI"), options);
+           })
       .def_prop_ro("closed", &Store::closed)
       .def_prop_ro("uri", [](const Store &self) { return self.handle()->uri(); })
       .def("close", &Store::close)

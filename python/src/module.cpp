@@ -130,7 +130,7 @@ static void bind_packed(nb::module_ &m) {
             if (bytes->len) memcpy(packed->data(), bytes->buf, static_cast<size_t>(bytes->len));
             return packed;
           },
-          "A copy of a packed buffer, aligned.")
+          nb::sig("def copy_of(buffer: object, /) -> Packed"), "A copy of a packed buffer, aligned.")
       .def("__reduce__",
            [](Packed &self) {
              return nb::make_tuple(nb::module_::import_("packbuf._values").attr("packed_of"),

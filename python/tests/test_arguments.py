@@ -169,6 +169,12 @@ def test_numpy_numbers_and_flags_are_taken():
     assert bytes(packed) == bytes(pack(alignment=128, threads=1))
 
 
+def test_what_is_appended_is_not_evictable(store):
+    ref = store.put("whole", {"a": [1]})
+    assert refused(lambda: store.append(ref, {"a": [2]}, evictable=True)).code == Status.INVALID_ARGUMENT
+    assert len(store.list("whole")) == 1 and store.append(ref, {"a": [2]}, evictable=False)
+
+
 def test_many_refs_are_a_list(store):
     for call in (store.get_many, store.stat_many):
         assert refused(lambda call=call: call("k")).code == Status.WRONG_TYPE
