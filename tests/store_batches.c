@@ -1490,6 +1490,29 @@ static void hostile_manifests(void) {
   clear();
 }
 
+/* A manifest that lists nothing: who gets it would look at the first of no views. */
+static void empty_manifest(void) {
+  packbuf_arena arena;
+  packbuf_batch batch;
+  packbuf_object object;
+  packbuf_wanted wanted;
+  packbuf_ref ref;
+  int good;
+  memset(&wanted, 0, sizeof wanted);
+  packbuf_arena_init(&arena, NULL);
+  good = is(packbuf_manifest_init(&batch, NULL, NULL, 0, &arena, NULL, &error), PACKBUF_OK) &&
+         is(packbuf_put(store, "none", &batch, &putting, &ref, &error), PACKBUF_OK) &&
+         is(packbuf_get(store, &ref, &getting, &object, &error), PACKBUF_BAD_MANIFEST) && object.view_count == 0;
+  packbuf_object_release(&object);
+  good &= is(packbuf_get_select(store, &ref, &wanted, &getting, &object, &error), PACKBUF_BAD_MANIFEST);
+  packbuf_object_release(&object);
+  good &= is(packbuf_remove(store, &ref, PACKBUF_NO_WAIT, &error), PACKBUF_OK);
+  tap_ok(good, "%s: a manifest that lists nothing is no batch, and can be removed", where);
+  packbuf_arena_free(&arena);
+  audit("an empty manifest", 0);
+  clear();
+}
+
 /* ---- C66: the i-th allocation fails ---- */
 
 static failing fails;
@@ -1601,6 +1624,7 @@ static void all_of(const char *name) {
   select_of_manifest();
   hostile();
   hostile_manifests();
+  empty_manifest();
   leased();
 }
 

@@ -15170,6 +15170,8 @@ static void packbuf_i_get_lists(packbuf_i_getting *g, const packbuf_i_coming *pa
     if (status == PACKBUF_OK &&
         (listing->count > UINT32_MAX || listing->count > parts[i].view->limits.decoded_bytes / PACKBUF_I_FRAGMENT_ROOM))
       status = packbuf_i_call_fail(&why, PACKBUF_LIMIT, "more fragments than limits.decoded_bytes allows");
+    if (status == PACKBUF_OK && listing->count == 0)
+      status = packbuf_i_call_fail(&why, PACKBUF_BAD_MANIFEST, "the manifest lists no fragment: there is no batch");
     if (status != PACKBUF_OK) {
       packbuf_i_part_failed(g, &parts[i], status, &why);
       continue;

@@ -236,11 +236,12 @@ class _Reader:
         return array(data, dtype, shape)
 
     def _nested(self, meta: Any) -> torch.Tensor:
-        if not isinstance(meta, dict) or meta.get("layout") not in LAYOUTS or not isinstance(meta.get("tensors"), list):
+        layout, tensors = (meta.get("layout"), meta.get("tensors")) if isinstance(meta, dict) else (None, None)
+        if not isinstance(layout, str) or layout not in LAYOUTS or not isinstance(tensors, list):
             raise _refuse("a nested tensor is described by layout and tensors")
-        rows = [self._tensor(part) for part in meta["tensors"]]
+        rows = [self._tensor(part) for part in tensors]
         try:
-            return torch.nested.as_nested_tensor(rows, layout=LAYOUTS[meta["layout"]])
+            return torch.nested.as_nested_tensor(rows, layout=LAYOUTS[layout])
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise _refuse(f"no nested tensor ({error})", Status.BAD_SHAPE) from None
 

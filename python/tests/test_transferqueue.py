@@ -274,6 +274,7 @@ def test_marks_are_no_values_of_a_caller():
         (b"jagged", {"values": torch.arange(4), "offsets": torch.empty(0, dtype=torch.int64)}),
         (b"jagged", {"values": [1], "offsets": "x"}),
         (b"nested", {"layout": "odd", "rows": []}),
+        (b"nested", {"layout": ["strided"], "rows": []}),
         (b"nested", {"layout": "strided", "rows": ["x"]}),
         (b"objects", {"shape": [7], "values": [1]}),
         (b"text", {"dtype": "O", "shape": [1], "data": np.zeros(8, np.uint8)}),
@@ -380,7 +381,7 @@ def test_hostile_descriptions():
     assert refused([ext(5, ("<U2", (1,), 1)), b"\xff" * 8]) == "BAD_UTF8"
     for name in ("object", "O", "i4,O", "[('a', 'O')]", "V8", "", "x" * 99, "S99999999999", "(2,)i4", "S0", "<U0", "str", "bytes", "U"):
         assert refused([ext(5, (name, (1,), 1)), data]) in {"UNSUPPORTED_DTYPE", "BAD_SHAPE"}, name
-    for meta in ({}, {"layout": "odd", "tensors": []}, {"layout": "strided", "tensors": [7]}, {"layout": "strided", "tensors": "x"}, []):
+    for meta in ({}, {"layout": "odd", "tensors": []}, {"layout": ["strided"], "tensors": []}, {"layout": "strided", "tensors": [7]}, {"layout": "strided", "tensors": "x"}, []):
         assert refused([ext(4, meta), data]) == "BAD_MSGPACK"
     for name in ("S0", "<U0", "str", "bytes", "a0"):  # no byte, and numpy would make 4 GiB of them
         assert refused([ext(5, (name, (1 << 32,), 1)), b""]) == "UNSUPPORTED_DTYPE", name
