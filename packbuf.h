@@ -10405,7 +10405,7 @@ PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *
   return PACKBUF_OK;
 }
 
-static uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint64_t index) {
+static inline uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint64_t index) {
   if (bits == 32) {
     int32_t value;
     memcpy(&value, (const uint8_t *)offsets + 4 * index, 4);
@@ -10418,11 +10418,11 @@ static uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint
 }
 
 /* The first item of a row, and how many it has; of an absent row whatever its offsets say. */
-static uint64_t packbuf_i_first_item(const packbuf_ragged *ragged, uint64_t row) {
+static inline uint64_t packbuf_i_first_item(const packbuf_ragged *ragged, uint64_t row) {
   return packbuf_i_native_offset(ragged->offsets, ragged->offset_bits, row);
 }
 
-static uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
+static inline uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
   return ragged->lengths ? packbuf_i_native_offset(ragged->lengths, ragged->offset_bits, row)
                          : packbuf_i_first_item(ragged, row + 1) - packbuf_i_first_item(ragged, row);
 }
@@ -15889,6 +15889,25 @@ static packbuf_status packbuf_i_choose_storage(packbuf_i_plan *plan, uint32_t in
 
 #define PACKBUF_I_ROWS_AT_ONCE 64
 
+/* A row of a dense array whose bytes lie side by side; 0 when they do not. */
+static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
+  const packbuf_tensor *tensor = node->tensors;
+  uint64_t size = packbuf_i_dtype_bytes(tensor->dtype);
+  for (unsigned d = tensor->rank; d-- > 1;) {
+    if (tensor->strides && tensor->shape[d] != 1 && tensor->strides[d] != (int64_t)size) return 0;
+    size *= tensor->shape[d];
+  }
+  if (node->kept) row = node->kept[row];
+  run->bytes = (const uint8_t *)tensor->data + (tensor->strides ? tensor->strides[0] : (int64_t)size) * (int64_t)row;
+  run->size = size;
+  return 1;
+}
+
+/* Whether the items of ragged rows lie side by side. */
+static int packbuf_i_side_by_side(const packbuf_ragged *r) {
+  return !r->item_stride || r->item_stride == (int64_t)packbuf_i_item_bytes(r);
+}
+
 /* 1 when a row's data are one run, which may be empty. */
 static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   run->bytes = NULL;
@@ -15906,15 +15925,30 @@ static int packbuf_i_row_bytes(const packbuf_i_node *node, uint64_t row, packbuf
       run->size = run->bytes ? node->texts[row].size : 0;
       return 1;
     case PACKBUF_I_FROM_CELLS: return packbuf_i_cell_bytes(packbuf_i_cell(&node->cells, row), run);
+    case PACKBUF_I_FROM_TENSOR: return packbuf_i_dense_row(node, row, run);
+    case PACKBUF_I_FROM_RAGGED: {
+      const packbuf_ragged *r = node->ragged;
+      const uint64_t item = packbuf_i_item_bytes(r);
+      if (!packbuf_i_side_by_side(r)) return 0;
+      if (packbuf_i_state(node, row) <= 0) return 1;
+      run->bytes = (const uint8_t *)r->data + packbuf_i_first_item(r, row) * item;
+      run->size = packbuf_i_items(r, row) * item;
+      return 1;
+    }
     default: return 0;
   }
 }
 
-/* Whether rows of this leaf may be taken that way at all. */
+/* Whether rows of this leaf may be taken that way at all; those that lie end to end are one run anyway. */
 static int packbuf_i_has_rows(const packbuf_i_node *node) {
-  if (node->source == PACKBUF_I_FROM_TENSORS || node->source == PACKBUF_I_FROM_TEXT) return 1;
-  return node->source == PACKBUF_I_FROM_CELLS &&
-         (node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED);
+  switch (node->source) {
+    case PACKBUF_I_FROM_TENSORS:
+    case PACKBUF_I_FROM_TEXT: return 1;
+    case PACKBUF_I_FROM_TENSOR: return node->kept && !node->device;
+    case PACKBUF_I_FROM_RAGGED:
+      return !node->device && !packbuf_i_end_to_end(node) && packbuf_i_side_by_side(node->ragged);
+    default: return node->codec == PACKBUF_CODEC_UTF8_RAGGED || node->codec == PACKBUF_CODEC_BYTES_RAGGED;
+  }
 }
 
 /* The next runs of a pull of data that stands at the start of a row, PACKBUF_I_ROWS_AT_ONCE at most, none empty;
@@ -15935,12 +15969,77 @@ static unsigned packbuf_i_pull_rows(packbuf_i_pull *pull, packbuf_i_run *runs) {
   return count;
 }
 /* ---- end of core/rows.c ---- */
+/* ---- core/common.c ---- */
+/* core/common.c: how many leading bytes two stretches of memory have in common, 64 bytes at a time where the processor
+ * compares that many at once.
+ * May use: base, cpu. Must not know: what is compared. */
+
+typedef uint64_t (*packbuf_i_comparer)(const uint8_t *a, const uint8_t *b, uint64_t size);
+
+static uint64_t packbuf_i_common_plain(const uint8_t *a, const uint8_t *b, uint64_t size) {
+  uint64_t at = 0;
+  while (size - at >= 128 && memcmp(a + at, b + at, 128) == 0) at += 128;
+  while (size - at >= 8 && packbuf_i_load64(a + at) == packbuf_i_load64(b + at)) at += 8;
+  while (at < size && a[at] == b[at]) at++;
+  return at;
+}
+
+#if PACKBUF_I_X86
+
+#define PACKBUF_I_COMMON_AVX2 __attribute__((target("avx2")))
+#define PACKBUF_I_COMMON_AVX512 __attribute__((target("avx512f,avx512bw")))
+
+/* Which of 64 bytes differ, the first in bit 0. */
+PACKBUF_I_COMMON_AVX2 static inline uint64_t packbuf_i_differ_avx2(const uint8_t *a, const uint8_t *b) {
+  uint64_t same = 0;
+  for (unsigned i = 0; i < 2; i++) {
+    const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(a + 32 * i));
+    const __m256i y = _mm256_loadu_si256((const __m256i *)(const void *)(b + 32 * i));
+    same |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)) << 32 * i;
+  }
+  return ~same;
+}
+
+PACKBUF_I_COMMON_AVX512 static inline uint64_t packbuf_i_differ_avx512(const uint8_t *a, const uint8_t *b) {
+  return _mm512_cmpneq_epi8_mask(_mm512_loadu_si512((const void *)a), _mm512_loadu_si512((const void *)b));
+}
+
+/* The last 64 bytes may have been looked at in part: what was, is the same. */
+#define PACKBUF_I_COMMON(name, features)                                                                             \
+  features static uint64_t packbuf_i_common_##name(const uint8_t *a, const uint8_t *b, uint64_t size) {              \
+    if (size < 64) return packbuf_i_common_plain(a, b, size);                                                        \
+    for (uint64_t at = 0;; at = size - at < 128 ? size - 64 : at + 64) {                                             \
+      const uint64_t differ = packbuf_i_differ_##name(a + at, b + at);                                               \
+      if (differ) return at + packbuf_i_first_set(differ);                                                           \
+      if (at == size - 64) return size;                                                                              \
+    }                                                                                                                \
+  }
+
+PACKBUF_I_COMMON(avx2, PACKBUF_I_COMMON_AVX2)
+PACKBUF_I_COMMON(avx512, PACKBUF_I_COMMON_AVX512)
+
+#endif
+
+static packbuf_i_comparer packbuf_i_comparer_choose(unsigned has) {
+#if PACKBUF_I_X86
+  if (has & PACKBUF_I_CPU_AVX512F && has & PACKBUF_I_CPU_AVX512BW) return packbuf_i_common_avx512;
+  if (has & PACKBUF_I_CPU_AVX2) return packbuf_i_common_avx2;
+#endif
+  (void)has;
+  return packbuf_i_common_plain;
+}
+
+static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t size) {
+  const unsigned has = PACKBUF_I_CPU(PACKBUF_I_CPU_AVX2 | PACKBUF_I_CPU_AVX512F | PACKBUF_I_CPU_AVX512BW);
+  return a == b ? size : PACKBUF_I_CHOSEN(comparer, packbuf_i_comparer_choose(has))(a, b, size);
+}
+/* ---- end of core/common.c ---- */
 /* ---- core/repeats.c ---- */
 /* core/repeats.c: which rows of a leaf are equal, as section 19 of the spec says for sharing: a row's data as one
  * stretch or run by run, whatever its source; a table of the different rows so far. Only content decides; equal
  * addresses skip a comparison.
- * May use: base, arena, value, columns, batch, the codecs' writing halves, pull, rows, layout (pull_next), checksums,
- * key hashes, sha256. Must not know: what becomes of repeats. */
+ * May use: base, common, arena, value, columns, batch, the codecs' writing halves, pull, rows, layout (pull_next),
+ * checksums, key hashes, sha256. Must not know: what becomes of repeats. */
 
 /* Rows up to which all are looked at, without a sample. */
 #define PACKBUF_I_SHARE_ALL 1024
@@ -15991,32 +16090,9 @@ typedef struct packbuf_i_row_reader {
   packbuf_i_pull pull;
 } packbuf_i_row_reader;
 
-/* A row of a dense array whose bytes lie side by side; 0 when they do not. */
-static int packbuf_i_dense_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
-  const packbuf_tensor *tensor = node->tensors;
-  uint64_t size = packbuf_i_dtype_bytes(tensor->dtype);
-  for (unsigned d = tensor->rank; d-- > 1;) {
-    if (tensor->strides && tensor->shape[d] != 1 && tensor->strides[d] != (int64_t)size) return 0;
-    size *= tensor->shape[d];
-  }
-  if (node->kept) row = node->kept[row];
-  run->bytes = (const uint8_t *)tensor->data + (tensor->strides ? tensor->strides[0] : (int64_t)size) * (int64_t)row;
-  run->size = size;
-  return 1;
-}
-
 /* The whole of a present row where it is one stretch of memory; 0 where it is not. */
 static int packbuf_i_whole_row(const packbuf_i_node *node, uint64_t row, packbuf_i_run *run) {
   const packbuf_tensor *tensor;
-  if (node->source == PACKBUF_I_FROM_TENSOR) return packbuf_i_dense_row(node, row, run);
-  if (node->source == PACKBUF_I_FROM_RAGGED) {
-    const packbuf_ragged *r = node->ragged;
-    const uint64_t item = packbuf_i_item_bytes(r);
-    if (r->item_stride && r->item_stride != (int64_t)item) return 0;
-    run->size = packbuf_i_extent(node, row) * packbuf_i_dtype_bytes(r->dtype);
-    run->bytes = (const uint8_t *)r->data + packbuf_i_first_item(r, row) * item;
-    return 1;
-  }
   if (node->source != PACKBUF_I_FROM_CELLS) return packbuf_i_row_bytes(node, row, run);
   if (node->codec == PACKBUF_CODEC_MEDIA_LIST_RAGGED) return 0;
   if (node->codec >= PACKBUF_CODEC_BYTES_RAGGED) {
@@ -16044,44 +16120,6 @@ static int packbuf_i_row_more(packbuf_i_row_reader *at) {
   return at->run.size != 0;
 }
 
-/* The first of 64 bytes that differs; 64: none does. */
-static unsigned packbuf_i_differ_64(const uint8_t *a, const uint8_t *b) {
-#if PACKBUF_I_X86
-  __m128i same[4];
-  uint64_t mask = 0;
-  for (unsigned i = 0; i < 4; i++)
-    same[i] = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(const void *)(a + 16 * i)),
-                             _mm_loadu_si128((const __m128i *)(const void *)(b + 16 * i)));
-  if (_mm_movemask_epi8(_mm_and_si128(_mm_and_si128(same[0], same[1]), _mm_and_si128(same[2], same[3]))) == 0xFFFF)
-    return 64;
-  for (unsigned i = 0; i < 4; i++) mask |= (uint64_t)(uint32_t)_mm_movemask_epi8(same[i]) << 16 * i;
-  return packbuf_i_first_set(~mask);
-#else
-  for (unsigned i = 0; i < 64; i += 8) {
-    const uint64_t differ = packbuf_i_load64(a + i) ^ packbuf_i_load64(b + i);
-    if (differ) return i + packbuf_i_first_set(differ) / 8;
-  }
-  return 64;
-#endif
-}
-
-/* How many leading bytes are the same. Past 2 KiB much is likely to be. */
-static uint64_t packbuf_i_common(const uint8_t *a, const uint8_t *b, uint64_t size) {
-  uint64_t at = 0, end = size < 2048 ? size : 2048;
-  if (a == b) return size;
-  for (;;) {
-    for (; end - at >= 64; at += 64) {
-      const unsigned same = packbuf_i_differ_64(a + at, b + at);
-      if (same < 64) return at + same;
-    }
-    if (end == size) break;
-    while (size - at >= 1024 && memcmp(a + at, b + at, 1024) == 0) at += 1024;
-    end = size;
-  }
-  while (at < size && a[at] == b[at]) at++;
-  return at;
-}
-
 /* ---- some rows at a time ---- */
 
 /* Present rows, where the bytes of each are, how many. */
@@ -16105,7 +16143,7 @@ static uint64_t packbuf_i_row_size(const packbuf_i_node *node, uint64_t row) {
   return size;
 }
 
-/* Where rows by offsets are whose items lie side by side. */
+/* Where rows by offsets are, of items that lie side by side. */
 static void packbuf_i_place_ragged(const packbuf_i_node *node, packbuf_i_some_rows *some) {
   const packbuf_ragged *r = node->ragged;
   const uint64_t item = packbuf_i_item_bytes(r);
@@ -16117,9 +16155,8 @@ static void packbuf_i_place_ragged(const packbuf_i_node *node, packbuf_i_some_ro
 
 /* Where the rows of `some` are. */
 static void packbuf_i_place_rows(const packbuf_i_node *node, packbuf_i_some_rows *some) {
-  packbuf_i_run first, run;
-  if (some->count == 0) return;
-  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_whole_row(node, some->rows[0], &first)) {
+  packbuf_i_run run;
+  if (node->source == PACKBUF_I_FROM_RAGGED && packbuf_i_side_by_side(node->ragged)) {
     packbuf_i_place_ragged(node, some);
     return;
   }
@@ -16218,17 +16255,12 @@ typedef struct packbuf_i_row_table {
   uint64_t asked, wasted; /* about how many bytes: of the rows looked up, of what was compared in vain */
 } packbuf_i_row_table;
 
-/* How many places inside a row that is one stretch its key looks at. Only rows that lie alike have any: else equal
- * rows, one of them in pieces, would have two keys. */
-static unsigned packbuf_i_row_places(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t size) {
+/* Into how many parts a row that is one stretch is divided, its key looking at the start of each but the first: their
+ * logarithm. Only rows that lie alike have any: else equal rows, one of them in pieces, would have two keys. */
+static unsigned packbuf_i_row_parts(const packbuf_i_row_table *table, const packbuf_i_node *node, uint64_t size) {
   const int alike = node->source == PACKBUF_I_FROM_TENSOR || node->source == PACKBUF_I_FROM_RAGGED;
-  if (table->kind == PACKBUF_I_KEYS_WIDER) return alike && size >= 256 ? 15 : 0;
-  return alike && size >= 512 ? 3 : 0;
-}
-
-/* Place i of `places`, from 1 on. */
-static const uint8_t *packbuf_i_row_place(const uint8_t *bytes, uint64_t size, unsigned places, unsigned i) {
-  return bytes + size / (places + 1) * i;
+  if (table->kind == PACKBUF_I_KEYS_WIDER) return alike && size >= 256 ? 4 : 0;
+  return alike && size >= 512 ? 2 : 0;
 }
 
 /* A key of the first and last 64 bytes of a row of `size`; of one of less than 128, of each byte once. */
@@ -16245,12 +16277,12 @@ static void packbuf_i_prefetch_keys(const packbuf_i_row_table *table, const pack
   for (unsigned i = 0; i < some->count; i++) {
     const uint8_t *bytes = some->bytes[i];
     const uint64_t size = some->sizes[i];
-    const unsigned places = packbuf_i_row_places(table, node, size);
+    const unsigned parts = packbuf_i_row_parts(table, node, size);
     if (!bytes || !size) continue;
     PACKBUF_I_PREFETCH(bytes);
     PACKBUF_I_PREFETCH(bytes + (size < 64 ? 0 : size - 64));
     PACKBUF_I_PREFETCH(bytes + size - 1);
-    for (unsigned k = 1; k <= places; k++) PACKBUF_I_PREFETCH(packbuf_i_row_place(bytes, size, places, k));
+    for (unsigned k = 1; k < 1u << parts; k++) PACKBUF_I_PREFETCH(bytes + (size >> parts) * k);
   }
 }
 
@@ -16277,10 +16309,10 @@ static uint64_t packbuf_i_row_key(const packbuf_i_row_table *table, const packbu
                                   const packbuf_i_some_rows *some, unsigned i, uint64_t key) {
   const uint8_t *bytes = some->bytes[i];
   const uint64_t size = some->sizes[i];
-  const unsigned places = packbuf_i_row_places(table, node, size);
+  const unsigned parts = packbuf_i_row_parts(table, node, size);
   if (!bytes) return packbuf_i_pieces_key(node, some->rows[i], key);
-  for (unsigned k = 1; k <= places; k++)
-    key = packbuf_i_hash_word(key, packbuf_i_load64(packbuf_i_row_place(bytes, size, places, k)));
+  for (unsigned k = 1; k < 1u << parts; k++)
+    key = packbuf_i_hash_word(key, packbuf_i_load64(bytes + (size >> parts) * k));
   return packbuf_i_hash_ends(key, size, bytes, size < 64 ? bytes : bytes + (size - 64));
 }
 

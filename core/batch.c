@@ -158,7 +158,7 @@ PACKBUF_API packbuf_status packbuf_add_tensor(packbuf_batch *batch, const char *
   return PACKBUF_OK;
 }
 
-static uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint64_t index) {
+static inline uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint64_t index) {
   if (bits == 32) {
     int32_t value;
     memcpy(&value, (const uint8_t *)offsets + 4 * index, 4);
@@ -171,11 +171,11 @@ static uint64_t packbuf_i_native_offset(const void *offsets, unsigned bits, uint
 }
 
 /* The first item of a row, and how many it has; of an absent row whatever its offsets say. */
-static uint64_t packbuf_i_first_item(const packbuf_ragged *ragged, uint64_t row) {
+static inline uint64_t packbuf_i_first_item(const packbuf_ragged *ragged, uint64_t row) {
   return packbuf_i_native_offset(ragged->offsets, ragged->offset_bits, row);
 }
 
-static uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
+static inline uint64_t packbuf_i_items(const packbuf_ragged *ragged, uint64_t row) {
   return ragged->lengths ? packbuf_i_native_offset(ragged->lengths, ragged->offset_bits, row)
                          : packbuf_i_first_item(ragged, row + 1) - packbuf_i_first_item(ragged, row);
 }

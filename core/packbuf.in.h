@@ -115,6 +115,7 @@
 /* pack, second part: codec -> layout -> one buffer */
 #include "core/layout.c"
 #include "core/rows.c"
+#include "core/common.c"
 #include "core/repeats.c"
 #include "core/share.c"
 #include "core/gather.c"

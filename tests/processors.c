@@ -12,11 +12,13 @@ struct packbuf_i_lane_set;
 struct packbuf_i_crc_kernel;
 typedef void (*gather_function)(uint8_t *dst, const uint8_t *src, size_t size, const uint8_t *ahead);
 typedef size_t (*utf8_function)(const uint8_t *data, size_t size);
+typedef uint64_t (*comparer_function)(const uint8_t *a, const uint8_t *b, uint64_t size);
 static const struct packbuf_i_lane_set *chosen_lanes(const struct packbuf_i_lane_set *set);
 static const struct packbuf_i_crc_kernel *chosen_crc(const struct packbuf_i_crc_kernel *kernel);
 static gather_function chosen_gather(gather_function gather);
 static gather_function chosen_stream(gather_function gather);
 static inline utf8_function chosen_utf8(utf8_function scan);
+static comparer_function chosen_comparer(comparer_function comparer);
 #define PACKBUF_I_CPU(asked) (processor & (asked))
 #define PACKBUF_I_CHOSEN(kind, kernels) chosen_##kind(kernels)
 
@@ -36,7 +38,8 @@ static const packbuf_i_lane_set *forced, *lanes; /* forced: whatever is chosen *
 static const packbuf_i_crc_kernel *crc;
 static gather_function gather;
 static utf8_function utf8;
-static unsigned long packs, unpacks, others, checksums, gathers, texts, switches;
+static comparer_function comparer;
+static unsigned long packs, unpacks, others, checksums, gathers, texts, compares, switches;
 
 static const packbuf_i_lanes *behind(unsigned T) { return &lanes->of[T == 8 ? 0 : T == 16 ? 1 : T == 32 ? 2 : 3]; }
 
@@ -112,6 +115,10 @@ static size_t spy_scan(const uint8_t *data, size_t size) {
   texts++;
   return utf8(data, size);
 }
+static uint64_t spy_comparer(const uint8_t *a, const uint8_t *b, uint64_t size) {
+  compares++;
+  return comparer(a, b, size);
+}
 
 static const packbuf_i_lane_set *chosen_lanes(const packbuf_i_lane_set *set) {
   if (forced) set = forced;
@@ -136,9 +143,15 @@ static inline utf8_function chosen_utf8(utf8_function scan) {
   return spy_scan;
 }
 
+static comparer_function chosen_comparer(comparer_function function) {
+  switches += comparer != NULL && comparer != function;
+  comparer = function;
+  return spy_comparer;
+}
+
 static void forget(void) {
-  lanes = NULL, crc = NULL, gather = NULL, utf8 = NULL;
-  packs = unpacks = others = checksums = gathers = texts = switches = 0;
+  lanes = NULL, crc = NULL, gather = NULL, utf8 = NULL, comparer = NULL;
+  packs = unpacks = others = checksums = gathers = texts = compares = switches = 0;
 }
 
 /* ---- every subset of what processors may have ---- */
@@ -151,6 +164,36 @@ static int is_best(unsigned has, unsigned index, unsigned entries) {
   for (unsigned i = index + 1; i < entries; i++)
     if ((needs_of[i] & ~has) == 0) return 0;
   return 1;
+}
+
+#if PACKBUF_I_X86
+#define TEXT_OF(x) TEXT_OF_THIS(x)
+#define TEXT_OF_THIS(x) #x
+
+/* The features that a `target` attribute names. */
+static unsigned named(const char *attribute) {
+  unsigned features = 0;
+  char text[200];
+  const char *from = strchr(attribute, '"');
+  snprintf(text, sizeof text, ",%s", from ? from + 1 : "");
+  text[strcspn(text, "\\\"")] = ',';
+#define PACKBUF_I_X(name, bit, feature) \
+  if (strstr(text, "," feature ",")) features |= 1u << bit;
+  PACKBUF_I_CPU_LIST(PACKBUF_I_X)
+#undef PACKBUF_I_X
+  return features;
+}
+#endif
+
+/* By what the attributes of the comparers name. */
+static comparer_function best_comparer(unsigned has) {
+#if PACKBUF_I_X86
+  const unsigned avx512 = named(TEXT_OF(PACKBUF_I_COMMON_AVX512)), avx2 = named(TEXT_OF(PACKBUF_I_COMMON_AVX2));
+  if ((has & avx512) == avx512) return packbuf_i_common_avx512;
+  if ((has & avx2) == avx2) return packbuf_i_common_avx2;
+#endif
+  (void)has;
+  return packbuf_i_common_plain;
 }
 
 static void every_choice(void) {
@@ -179,6 +222,7 @@ static void every_choice(void) {
     wrong_copies += packbuf_i_gather_choose(has) != packbuf_i_gather_plain ||
                     packbuf_i_stream_choose(has) != packbuf_i_gather_plain;
 #endif
+    wrong_copies += packbuf_i_comparer_choose(has) != best_comparer(has);
     /* as those ask who run them */
     processor = has;
     forced = NULL;
@@ -191,7 +235,7 @@ static void every_choice(void) {
   tap_ok(wrong_sets == 0, "of %u subsets of features each gets the best set of kernels that it can run",
          PACKBUF_I_CPU_ALL + 1u);
   tap_ok(wrong_kernels == 0, "and the best kernel of checksums");
-  tap_ok(wrong_copies == 0, "and the best copies");
+  tap_ok(wrong_copies == 0, "and the best copies and comparisons");
   for (unsigned i = 0; i < PACKBUF_I_LANE_SETS; i++)
     tap_note("set %s: needs %x%s", packbuf_i_lane_sets[i].name, of_sets[i],
              sets >> i & 1 ? "" : ", chosen by no processor");
@@ -201,23 +245,6 @@ static void every_choice(void) {
 }
 
 #if PACKBUF_I_X86
-#define TEXT_OF(x) TEXT_OF_THIS(x)
-#define TEXT_OF_THIS(x) #x
-
-/* The features that a `target` attribute names. */
-static unsigned named(const char *attribute) {
-  unsigned features = 0;
-  char text[200];
-  const char *from = strchr(attribute, '"');
-  snprintf(text, sizeof text, ",%s", from ? from + 1 : "");
-  text[strcspn(text, "\\\"")] = ',';
-#define PACKBUF_I_X(name, bit, feature) \
-  if (strstr(text, "," feature ",")) features |= 1u << bit;
-  PACKBUF_I_CPU_LIST(PACKBUF_I_X)
-#undef PACKBUF_I_X
-  return features;
-}
-
 static unsigned needs_of_set(const char *name) {
   for (unsigned i = 0; i < PACKBUF_I_LANE_SETS; i++)
     if (strcmp(packbuf_i_lane_sets[i].name, name) == 0) return packbuf_i_lane_sets[i].needs;
@@ -334,7 +361,7 @@ static const char *there_and_back(unsigned k) {
     want_size[k] = size;
   }
   packbuf_arena_free(&arena);
-  if (!wrong && (packs == 0 || unpacks == 0 || others == 0 || checksums == 0 || gathers == 0))
+  if (!wrong && (packs == 0 || unpacks == 0 || others == 0 || checksums == 0 || gathers == 0 || compares == 0))
     wrong = "something did not run";
   if (!wrong && switches) wrong = "other kernels ran too";
   return wrong;
@@ -352,6 +379,7 @@ static void every_processor(unsigned here) {
                    crc != &packbuf_i_crc_kernels[packbuf_i_crc_choose(has)]))
       wrong = "not the set that was chosen";
     if (!wrong && gather != packbuf_i_gather_choose(has)) wrong = "not the copies that were chosen";
+    if (!wrong && comparer != packbuf_i_comparer_choose(has)) wrong = "not the comparison that was chosen";
     if (!wrong && (texts > 0) != (PACKBUF_I_X86 && has & PACKBUF_I_CPU_AVX2)) wrong = "not the UTF-8 that was chosen";
     if (wrong && failed++ == 0)
       tap_note("features %x: %s (%s, %s)", has, wrong, lanes ? lanes->name : "", crc ? crc->name : "");
