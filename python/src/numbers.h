@@ -1,4 +1,5 @@
-// src/numbers.h: lists of ints alone, of floats alone or of texts, eight items at a time. No Python code runs meanwhile.
+// src/numbers.h: lists of ints alone, of floats alone or of texts, eight items at a time. No Python code runs
+// meanwhile.
 // May use: objects.h. Must not know: values, batches.
 #pragma once
 
