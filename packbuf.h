@@ -2640,6 +2640,25 @@ static size_t packbuf_i_utf8_skip_ascii(const uint8_t *data, size_t at, size_t s
   return at;
 }
 
+/* Whether there are fewer than 64 bytes, all ASCII. Words overlap at the end, which takes no branch. */
+static int packbuf_i_utf8_short_ascii(const uint8_t *data, size_t size) {
+  uint64_t found = 0, word;
+  uint32_t first, last;
+  if (size >= 64) return 0;
+  if (size < 4) return size == 0 || ((data[0] | data[size / 2] | data[size - 1]) & 0x80) == 0;
+  if (size < 8) {
+    memcpy(&first, data, 4);
+    memcpy(&last, data + size - 4, 4);
+    return ((first | last) & (uint32_t)PACKBUF_I_UTF8_HIGH) == 0;
+  }
+  for (size_t at = 0; at < size - 8; at += 8) {
+    memcpy(&word, data + at, 8);
+    found |= word;
+  }
+  memcpy(&word, data + size - 8, 8);
+  return ((found | word) & PACKBUF_I_UTF8_HIGH) == 0;
+}
+
 /* Length of the sequence that starts with the non-ASCII byte data[0], 0 when it is not valid within `size` bytes. */
 static size_t packbuf_i_utf8_sequence(const uint8_t *data, size_t size) {
   unsigned lead = data[0], low = 0x80, high = 0xBF;
@@ -2758,6 +2777,10 @@ static PACKBUF_I_UTF8_AVX2_INLINE size_t packbuf_i_utf8_avx2_ascii(const uint8_t
   return at;
 }
 
+static PACKBUF_I_UTF8_AVX2_INLINE int packbuf_i_utf8_avx2_ascii64(const uint8_t *data) {
+  return _mm256_movemask_epi8(_mm256_or_si256(packbuf_i_utf8_load(data), packbuf_i_utf8_load(data + 32))) == 0;
+}
+
 /* `size` when all is valid, else an offset at or before the first invalid sequence, at the start of a sequence. */
 static PACKBUF_I_UTF8_AVX2_TARGET size_t packbuf_i_utf8_avx2_scan(const uint8_t *data, size_t size) {
   uint8_t tail[64];
@@ -2767,6 +2790,8 @@ static PACKBUF_I_UTF8_AVX2_TARGET size_t packbuf_i_utf8_avx2_scan(const uint8_t 
     if (size - at >= 64) {
       a = packbuf_i_utf8_load(data + at);
       b = packbuf_i_utf8_load(data + at + 32);
+    } else if (at > 0 && packbuf_i_utf8_avx2_ascii64(data + size - 64)) {
+      return size; /* after ASCII nothing waits for continuations */
     } else { /* the zeros behind the end also expose a sequence that is cut off */
       memset(tail, 0, sizeof tail);
       memcpy(tail, data + at, size - at);
@@ -2800,6 +2825,7 @@ static PACKBUF_I_UTF8_AVX2_TARGET size_t packbuf_i_utf8_avx2_scan(const uint8_t 
 /* `size` when all of it is valid UTF-8, else the offset of the first byte of the first invalid sequence. */
 static size_t packbuf_i_utf8_valid(const uint8_t *data, size_t size) {
   size_t at = 0;
+  if (packbuf_i_utf8_short_ascii(data, size)) return size;
 #if PACKBUF_I_UTF8_AVX2
   if (size >= 64 && PACKBUF_I_CPU(PACKBUF_I_CPU_AVX2)) {
     at = PACKBUF_I_CHOSEN(utf8, packbuf_i_utf8_avx2_scan)(data, size);
@@ -9694,6 +9720,18 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
   return PACKBUF_OK;
 }
 
+/* Adds a text that needs no closer look; 0: it is none. */
+static int packbuf_i_look_ascii(packbuf_i_facts *facts, const packbuf_value *cell) {
+  size_t size;
+  if (cell->kind != PACKBUF_STRING) return 0;
+  size = cell->as.text.size;
+  if (size && !cell->as.text.data) return 0;
+  if (!packbuf_i_utf8_short_ascii((const uint8_t *)cell->as.text.data, size)) return 0;
+  facts->kinds |= PACKBUF_I_KIND(PACKBUF_STRING);
+  facts->present++;
+  return 1;
+}
+
 static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *node) {
   const packbuf_i_rows *cells = &node->cells;
   packbuf_status status = PACKBUF_OK;
@@ -9703,7 +9741,8 @@ static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *n
     const packbuf_value *cell = packbuf_i_cell(cells, look->row);
     if (cells->pointers && !cells->sparse && node->rows - look->row > 16)
       PACKBUF_I_PREFETCH(cells->pointers[look->row + 16]);
-    if (!packbuf_i_count_absent(node, cell)) status = packbuf_i_look_cell(look, cell);
+    if (packbuf_i_count_absent(node, cell) || packbuf_i_look_ascii(&look->facts, cell)) continue;
+    status = packbuf_i_look_cell(look, cell);
   }
   return status;
 }

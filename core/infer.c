@@ -368,6 +368,18 @@ static packbuf_status packbuf_i_settle(packbuf_i_look *look, packbuf_i_node *nod
   return PACKBUF_OK;
 }
 
+/* Adds a text that needs no closer look; 0: it is none. */
+static int packbuf_i_look_ascii(packbuf_i_facts *facts, const packbuf_value *cell) {
+  size_t size;
+  if (cell->kind != PACKBUF_STRING) return 0;
+  size = cell->as.text.size;
+  if (size && !cell->as.text.data) return 0;
+  if (!packbuf_i_utf8_short_ascii((const uint8_t *)cell->as.text.data, size)) return 0;
+  facts->kinds |= PACKBUF_I_KIND(PACKBUF_STRING);
+  facts->present++;
+  return 1;
+}
+
 static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *node) {
   const packbuf_i_rows *cells = &node->cells;
   packbuf_status status = PACKBUF_OK;
@@ -377,7 +389,8 @@ static packbuf_status packbuf_i_look_all(packbuf_i_look *look, packbuf_i_node *n
     const packbuf_value *cell = packbuf_i_cell(cells, look->row);
     if (cells->pointers && !cells->sparse && node->rows - look->row > 16)
       PACKBUF_I_PREFETCH(cells->pointers[look->row + 16]);
-    if (!packbuf_i_count_absent(node, cell)) status = packbuf_i_look_cell(look, cell);
+    if (packbuf_i_count_absent(node, cell) || packbuf_i_look_ascii(&look->facts, cell)) continue;
+    status = packbuf_i_look_cell(look, cell);
   }
   return status;
 }

@@ -1,4 +1,4 @@
-// src/numbers.cpp: each number is an object to go to, so what counts is how many of them memory brings at once: a block
+// src/numbers.cpp: each item is an object to go to, so what counts is how many of them memory brings at once: a block
 // of items has one branch, and nothing waits for the item before.
 // May use: numbers.h. Must not know: values, batches.
 #include "numbers.h"
@@ -126,6 +126,14 @@ bool take_floats(PyObject *list, int64_t *to) {
       memcpy(to + k, &value, sizeof value);
     }
     to += count;
+    return true;
+  });
+}
+
+bool are_texts(PyObject *list) {
+  return each_block(list, [](PyObject *const *items, Py_ssize_t count) {
+    for (Py_ssize_t k = 0; k < count; k++)
+      if (items[k] != Py_None && !(PyUnicode_CheckExact(items[k]) && has_utf8(items[k]))) return false;
     return true;
   });
 }

@@ -1,4 +1,5 @@
-// src/numbers.h: lists of ints alone, or of floats alone, eight items at a time. No Python code runs meanwhile.
+// src/numbers.h: lists of ints alone, of floats alone or of texts, eight items at a time. No Python code runs
+// meanwhile.
 // May use: objects.h. Must not know: values, batches.
 #pragma once
 
@@ -19,5 +20,8 @@ Numbers numbers_of(PyObject *list);
 // The items of a list as int64, or as the bits of float64; false when one is of another type or beyond int64.
 bool take_integers(PyObject *list, int64_t *to);
 bool take_floats(PyObject *list, int64_t *to);
+
+// Whether all items are str that has UTF-8, or None. Also false where that would take longer to tell.
+bool are_texts(PyObject *list);
 
 } // namespace packbuf_py

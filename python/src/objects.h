@@ -62,9 +62,11 @@ inline std::string type_name(PyObject *object) {
 inline Py_ssize_t list_size(PyObject *list) { return PyList_Size(list); }
 inline PyObject *list_item(PyObject *list, Py_ssize_t i) { return PyList_GetItem(list, i); }
 inline Py_ssize_t tuple_size(PyObject *tuple) { return PyTuple_Size(tuple); }
+inline Py_ssize_t dict_size(PyObject *dict) { return PyDict_Size(dict); }
 inline PyObject *tuple_item(PyObject *tuple, Py_ssize_t i) { return PyTuple_GetItem(tuple, i); }
 inline double float_value(PyObject *number) { return PyFloat_AsDouble(number); }
 inline const char *text_of(PyObject *text, Py_ssize_t *size) { return PyUnicode_AsUTF8AndSize(text, size); }
+inline bool has_utf8(PyObject *) { return false; } // it is not told
 inline Py_hash_t text_hash(PyObject *text) { return PyObject_Hash(text); }
 inline bool small_int(PyObject *, int64_t *) { return false; }
 inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SetItem(list, i, stolen); }
@@ -87,6 +89,7 @@ inline PyObject *const *list_items(PyObject *list, Py_ssize_t i, Py_ssize_t coun
 inline Py_ssize_t list_size(PyObject *list) { return PyList_GET_SIZE(list); }
 inline PyObject *list_item(PyObject *list, Py_ssize_t i) { return PyList_GET_ITEM(list, i); }
 inline Py_ssize_t tuple_size(PyObject *tuple) { return PyTuple_GET_SIZE(tuple); }
+inline Py_ssize_t dict_size(PyObject *dict) { return PyDict_GET_SIZE(dict); }
 inline PyObject *tuple_item(PyObject *tuple, Py_ssize_t i) { return PyTuple_GET_ITEM(tuple, i); }
 inline double float_value(PyObject *number) { return PyFloat_AS_DOUBLE(number); }
 inline void list_put(PyObject *list, Py_ssize_t i, PyObject *stolen) { PyList_SET_ITEM(list, i, stolen); }
@@ -135,6 +138,23 @@ inline const char *text_of(PyObject *text, Py_ssize_t *size) {
     return static_cast<const char *>(PyUnicode_DATA(text));
   }
   return PyUnicode_AsUTF8AndSize(text, size);
+}
+
+template <class Unit>
+bool has_surrogates(const Unit *units, Py_ssize_t count) {
+  Unit found = 0;
+  for (Py_ssize_t i = 0; i < count; i++) found |= static_cast<Unit>((units[i] & ~Unit{0x7FF}) == 0xD800);
+  return found != 0;
+}
+
+// Whether a str has UTF-8, which text_of would make.
+inline bool has_utf8(PyObject *text) {
+  switch (PyUnicode_KIND(text)) {
+    case PyUnicode_1BYTE_KIND: return true;
+    case PyUnicode_2BYTE_KIND: return !has_surrogates(PyUnicode_2BYTE_DATA(text), PyUnicode_GET_LENGTH(text));
+    case PyUnicode_4BYTE_KIND: return !has_surrogates(PyUnicode_4BYTE_DATA(text), PyUnicode_GET_LENGTH(text));
+    default: return false; // of Python before 3.12, and not laid out yet
+  }
 }
 
 // The hash of a str, which one that is a key has already.

@@ -227,11 +227,26 @@ void Walk::put_later() {
       const auto count = later.whole ? static_cast<size_t>(list_size(later.list)) : 1;
       if (before && before->list == later.list && before->depth == later.depth && before->whole == later.whole)
         *later.out = *before->out;
+      else if (later.depth == 0 && put_texts(later.list, later.out)) continue; // it is the only one
       else if (const packbuf_value *items = alike(numbers_of(later.list), count)) set_list(later.out, items, count);
       else put_items(later.list, later.out, later.depth);
       before = &later;
     }
   }
+}
+
+// A column of texts and None, which inference cannot tell from one of empty texts and None. false: it is none.
+bool Walk::put_texts(PyObject *list, packbuf_value *out) {
+  if (!are_texts(list)) return false;
+  const auto count = static_cast<size_t>(list_size(list));
+  auto *items = take<packbuf_value>(count);
+  for (size_t i = 0; i < count; i++) {
+    items[i].kind = list_item(list, static_cast<Py_ssize_t>(i)) == Py_None ? PACKBUF_NULL : PACKBUF_STRING;
+    items[i].as.text.data = "";
+    items[i].as.text.size = 0;
+  }
+  set_list(out, items, count);
+  return true;
 }
 
 void Walk::put_list(PyObject *list, packbuf_value *out, unsigned depth) {
@@ -293,7 +308,7 @@ PyObject *Walk::put_key(PyObject *key, packbuf_value *out) {
     return key;
   }
   const Py_hash_t hash = text_hash(key);
-  Key &known = keys_[static_cast<size_t>(hash) % keys_.size()];
+  Key &known = keys_[static_cast<size_t>(hash) % most_keys];
   if (known.object != key) {
     Py_ssize_t size = 0;
     const char *text = known.object && known.hash == hash ? text_of(key, &size) : nullptr;
@@ -322,7 +337,8 @@ void Walk::put_odd_key(PyObject *key, packbuf_value *out) {
 }
 
 void Walk::put_dict(PyObject *dict, packbuf_value *out, unsigned depth) {
-  const Py_ssize_t count = PyDict_Size(dict);
+  if (keys_.empty()) keys_.resize(most_keys);
+  const Py_ssize_t count = dict_size(dict);
   auto *entries = take<packbuf_entry>(static_cast<size_t>(count));
   enter(dict, depth);
   const Ref hold = Ref::borrow(dict);
@@ -335,7 +351,7 @@ void Walk::put_dict(PyObject *dict, packbuf_value *out, unsigned depth) {
     steps_[depth].key = put_key(key, &entries[i].key);
     put(item, &entries[i].value, depth + 1);
   }
-  if (i != count || i != PyDict_Size(dict)) fail(PACKBUF_INVALID_ARGUMENT, "a dict changed while it was packed");
+  if (i != count || i != dict_size(dict)) fail(PACKBUF_INVALID_ARGUMENT, "a dict changed while it was packed");
   depth_ = depth;
   set_dict(out, entries, static_cast<size_t>(count));
 }

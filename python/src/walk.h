@@ -59,6 +59,7 @@ class Walk {
     PyObject *key; // nullptr: an index
     Py_ssize_t index;
   };
+  static constexpr size_t most_keys = 512;
   struct Key { // a text, held
     PyObject *object;
     Py_hash_t hash;
@@ -79,6 +80,7 @@ class Walk {
   static void sort_by_address(std::vector<Later> &lists);
   bool put_kinds(PyObject *object, packbuf_value *out);
   void put_later();
+  bool put_texts(PyObject *list, packbuf_value *out);
   void put(PyObject *object, packbuf_value *out, unsigned depth);
   void put_integer(PyObject *number, packbuf_value *out);
   void put_big_integer(PyObject *number, packbuf_value *out);
@@ -112,9 +114,9 @@ class Walk {
   std::deque<std::vector<packbuf_value>> alike_[3]; // by Numbers: the longest last
   PyObject *stand_in_;
   Ref plugin_; // packbuf._plugin.describe: what is neither built in nor numpy's
-  std::array<Key, 512> keys_{};
-  std::array<PyObject *, max_depth + 1> above_{}; // the containers around a value
-  std::array<Step, max_depth + 1> steps_{};
+  std::vector<Key> keys_; // by hash, from the first dict on
+  std::array<PyObject *, max_depth + 1> above_; // the containers around a value
+  std::array<Step, max_depth + 1> steps_;
   size_t depth_ = 0;   // of the value that is being put
   unsigned asked_ = 0; // stand-ins around it
   std::vector<Times> times_;

@@ -6,6 +6,7 @@ PACKBUF_CASES=100000 makes it a campaign: make python-cases.
 import datetime as dt
 import pickle
 import struct
+import sys
 import time
 
 import numpy as np
@@ -142,6 +143,35 @@ def test_one_item_in_a_long_list(item, length):
                 cells = [{"k": cell} for cell in column + more]
                 assert packbuf.infer(cells) == packbuf.infer(in_full(cells))
             assert same(column, packbuf.open(packbuf.pack({"c": column}))["c"].tolist())
+
+
+KEPT = ["", "a", "\0", "x" * 63, "x" * 64, "x" * 200, "\xe9" * 70, "\ud7ff", "\ue000", "\U00010000", "\U0001f600\u0416", None]
+ODD = [Text("a"), Text("\ud800"), "\ud800", "\udbff", "\udc00", "a" * 100 + "\udfff", "\U0001f600\udfff", 1, 0.5, True, b"a", [], ["a"], {}, {"k": "\ud800"}, object()]
+
+
+@pytest.mark.parametrize("length", [LONG - 1, LONG, LONG + 1, LONG + 7, LONG + 9])
+@pytest.mark.parametrize("usual", [["a"], ["\xe9", "x" * 64], ["\u0416"], ["\U0001f600"], [None, "a"], KEPT])
+def test_one_cell_in_a_column_of_texts(usual, length):
+    column = [usual[i % len(usual)] for i in range(length)]
+    assert inferred(column) == inferred(in_full(column)) and packbuf.infer(column)[0].codec == "utf8_ragged"
+    for place in range(length):
+        for cell in KEPT[:: 1 if place < 9 else 5] + ODD:
+            changed = [*column[:place], cell, *column[place + 1 :]]
+            assert inferred(changed) == inferred(in_full(changed)), (place, cell)
+
+
+@given(st.lists(st.sampled_from(KEPT), min_size=LONG, max_size=2 * LONG), st.dictionaries(st.integers(0, 2 * LONG), st.sampled_from(ODD), max_size=2), st.integers(0, 3))
+def test_inference_of_texts(usual, odd, form):
+    texts = [odd.get(i, text) for i, text in enumerate(usual)]
+    column = [texts, [{"k": text, "j": "a"} for text in texts], [[{"k": text}] for text in texts], [texts, texts]][form]
+    assert inferred(column) == inferred(in_full(column))
+
+
+def test_inference_makes_no_utf8():
+    texts = ["\u0416" * 50 + str(i) for i in range(LONG)]
+    before = [sys.getsizeof(text) for text in texts]
+    assert packbuf.infer(texts)[0].codec == "utf8_ragged"
+    assert [sys.getsizeof(text) for text in texts] == before
 
 
 @pytest.mark.parametrize("column", [["a", {"k": "x" * 2**20}], ["a", {"k": [1000] * 2**18}], ["a", [[0.125] * 2**18]], ["a", [7] * 2**20], ["a", {"k": [1000] * 2**17}]])
