@@ -308,6 +308,7 @@ static void hostile_views(void) {
   packbuf_export what;
   packbuf_column column;
   struct ArrowArray array;
+  struct ArrowArrayStream stream;
   uint8_t *copy = (uint8_t *)malloc((size_t)small.size);
   memcpy(copy, small.data, (size_t)small.size);
   p.data = copy;
@@ -318,6 +319,11 @@ static void hostile_views(void) {
   copy[column.data.bytes - copy + 1] = 0xFF;
   tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_UTF8 && strcmp(error.path, "texts") == 0,
          "text that is no UTF-8: %s", line());
+  tap_ok(!packbuf_arrow_stream(&what, &stream, &error) && stream.get_next(&stream, &array) &&
+             stream.get_next(&stream, &array) && !array.release,
+         "a stream of it fails, and does not end when it is asked again");
+  tap_ok(stream.get_last_error(&stream) && strstr(stream.get_last_error(&stream), "BAD_UTF8"), "and says why");
+  stream.release(&stream);
   what.flags = PACKBUF_EXPORT_VERIFIED;
   tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_OK, "which is not looked at when it was verified");
   array.release(&array);
@@ -325,8 +331,22 @@ static void hostile_views(void) {
   bytes_store32(copy + (column.offsets.bytes - copy) + 8, 3000000);
   tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_OFFSETS && !array.release,
          "offsets beyond the data: %s", line());
+  what.node = p.view.node_count;
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_NOT_FOUND, "no such node: %s", line());
   tap_ok(count.taken == count.released, "nothing is held");
   free(copy);
+}
+
+/* Only what was chosen can be exported. */
+static void not_chosen(void) {
+  const char *pattern = "numbers";
+  packed p = small;
+  counting count = {0, 0};
+  struct ArrowArray array;
+  packbuf_export what;
+  (void)packbuf_select(&p.view, 0, &pattern, 1, packbuf_rows_all(), &p.arena, &p.selection, &error);
+  what = exporting(&p.selection, node_of(&p, "texts"), &count);
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_NOT_FOUND && count.taken == 0, "a node that was not chosen: %s", line());
 }
 
 /* ---- import ---- */
@@ -403,7 +423,7 @@ static const uint8_t third_null[] = {0xFB, 0xFF};
 static const char letters[] = "abcdefgh";
 static const int16_t shorts[] = {1, -2, 3, -4, 5, -6, 7, -8};
 static const uint8_t some_bits[] = {0x5A, 0xC3};
-static const float floats[] = {0.5f, 1.5f, -2.5f, 3.5f, 4.5f, 5.5f, 6.5f, 7.5f};
+static const float floats[] = {0.5f, 1.5f, -2.5f, 3.5f, 4.5f, 5.5f, 6.5f, 7.5f, 8.5f};
 
 static void imports(void) {
   static const int32_t days[] = {-1, 0, 20000};
@@ -440,6 +460,10 @@ static void imports(void) {
         "[[-2 3] []]");
   takes("lists of two", with(make("+w:2", 2, 1, 1, NULL, NULL, NULL), make("s", 8, 1, 2, NULL, shorts, NULL)),
         "a.i16[2](-4 5) a.i16[2](-6 7)");
+  takes("lists of two within a list, from offsets on all levels",
+        with(make("+l", 1, 1, 2, NULL, offsets32, NULL),
+             with(make("+w:2", 3, 1, 1, NULL, NULL, NULL), make("s", 8, 0, 2, NULL, shorts, NULL))),
+        "[[5 -6] [7 -8]]");
   m = with(with(make("+s", 2, 1, 1, NULL, NULL, NULL), make("s", 4, 1, 2, NULL, shorts, NULL)),
            make("u", 4, 0, 3, third_null, offsets32, letters));
   m->schemas[1]->name = "y";
@@ -456,6 +480,11 @@ static void imports(void) {
   takes("string views", m, "\"abc\" \"at is longer than twelve bytes\"");
   views[1][3] = 10;
   refuses("a view beyond its block", m, PACKBUF_OUT_OF_RANGE);
+  views[1][3] = -1;
+  refuses("a view before its block", m, PACKBUF_OUT_OF_RANGE);
+  m->buffers[3] = NULL;
+  refuses("blocks without their sizes", m, PACKBUF_INVALID_ARGUMENT);
+  m->buffers[3] = sizes;
   views[1][2] = 1;
   refuses("a view of no block", m, PACKBUF_OUT_OF_RANGE);
   m = make("u", 1, 3, 3, NULL, offsets32, "   [1]");
@@ -511,6 +540,10 @@ static void refusals(void) {
   refuses("a dictionary that is not there", m, PACKBUF_INVALID_ARGUMENT);
   m->array.dictionary = &make("u", 4, 0, 3, NULL, offsets32, letters)->array;
   refuses("an index beyond its dictionary", m, PACKBUF_OUT_OF_RANGE);
+  m = make("f", 2, 0, 2, NULL, floats, NULL);
+  m->schema.dictionary = &make("u", 0, 0, 3, NULL, NULL, NULL)->schema;
+  m->array.dictionary = &make("u", 4, 0, 3, NULL, offsets32, letters)->array;
+  refuses("a dictionary with indexes that are floats", m, PACKBUF_INVALID_ARGUMENT);
   refuses("times in lists", with(make("+l", 1, 0, 2, NULL, offsets32, NULL), make("tss:", 8, 0, 2, NULL, shorts, NULL)),
           PACKBUF_UNSUPPORTED_DTYPE);
   deep = make("n", 0, 0, 0, NULL, NULL, NULL);
@@ -576,6 +609,57 @@ static const char *pairs_of(const char *const *words) {
   count /= 2;
   memcpy(pairs, &count, 4);
   return pairs;
+}
+
+/* An array with metadata: two keys and texts, the second may be NULL. */
+static made *told(made *m, const char *key, const char *text, const char *key2, const char *text2) {
+  const char *words[5] = {NULL};
+  words[0] = key, words[1] = text, words[2] = key2, words[3] = text2;
+  m->schema.metadata = pairs_of(words);
+  return m;
+}
+
+static made *of_four(const char *shape) {
+  return told(with(make("+w:4", 2, 0, 1, NULL, NULL, NULL), make("s", 8, 0, 2, NULL, shorts, NULL)), "ARROW:extension:name",
+              "arrow.fixed_shape_tensor", "ARROW:extension:metadata", shape);
+}
+
+/* A struct of elements 3 to 6 of `shorts` and a shape. */
+static made *shaped(const char *codec, const int64_t *shape, const uint8_t *mask) {
+  static const int32_t two[] = {0, 2};
+  made *m = with(with(make("+s", 1, 0, 1, NULL, NULL, NULL), with(make("+l", 1, 3, 2, NULL, offsets32, NULL), make("s", 8, 0, 2, mask, shorts, NULL))),
+                 with(make("+l", 1, 0, 2, NULL, two, NULL), make("l", 2, 0, 2, NULL, shape, NULL)));
+  return told(m, "packbuf.codec", codec, NULL, NULL);
+}
+
+static made *complexes(const char *format, int64_t length, const uint8_t *mask) {
+  return told(with(make(format, length, 1, 1, mask, NULL, NULL), make("f", 9, 0, 2, NULL, floats, NULL)), "packbuf.dtype", "complex64", NULL, NULL);
+}
+
+/* What metadata say of a type is believed as far as the arrays are so. */
+static void told_types(void) {
+  static const int64_t row[] = {1, 3}, square[] = {2, 2}, one[] = {1};
+  static const uint8_t fourth_null[] = {0xF7};
+  packed p;
+  made *m;
+  takes("a tensor's shape", of_four("{\"shape\":[2,2]}"), "a.i16[2 2](1 -2 3 -4) a.i16[2 2](5 -6 7 -8)");
+  takes("a permuted one stays flat", of_four("{\"shape\":[2,2],\"permutation\":[1,0]}"), "a.i16[4](1 -2 3 -4) a.i16[4](5 -6 7 -8)");
+  takes("so does one of another size", of_four("{\"shape\":[2,3]}"), "a.i16[4](1 -2 3 -4) a.i16[4](5 -6 7 -8)");
+  takes("a dtype of another size", told(make("C", 2, 0, 2, NULL, letters, NULL), "packbuf.dtype", "bfloat16", NULL, NULL), "97 98");
+  takes("complex numbers within a list, from offsets", with(make("+l", 1, 1, 2, NULL, offsets32, NULL), complexes("+w:2", 3, third_null)),
+        "[null s.c64(6.5 7.5)]");
+  takes("three floats are no complex number", complexes("+w:3", 2, NULL), "a.f32[3](3.5 4.5 5.5) a.f32[3](6.5 7.5 8.5)");
+  takes("a ragged tensor", shaped("ragged_tensor", row, NULL), "t.i16[1 3](-4 5 -6)");
+  takes("a ragged array", shaped("typed_ragged", row, NULL), "a.i16[1 3](-4 5 -6)");
+  refuses("a shape of more elements", shaped("ragged_tensor", square, NULL), PACKBUF_BAD_SHAPE);
+  refuses("a tensor with a null", shaped("ragged_tensor", row, fourth_null), PACKBUF_BAD_SHAPE);
+  m = with(with(with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("s", 1, 0, 2, NULL, shorts, NULL)), make("u", 1, 0, 3, NULL, offsets32, letters)), make("l", 1, 0, 2, NULL, one, NULL));
+  m->schemas[0]->name = "0", m->schemas[1]->name = "7", m->schemas[2]->name = "length";
+  takes("items by place, one beyond the length", told(m, "packbuf.codec", "list", NULL, NULL), "[1]");
+  begin(&p, 0);
+  m = make("d:1,2", 0, 0, 2, NULL, NULL, NULL);
+  tap_ok(packbuf_arrow_add(&p.batch, "a[0].b", &m->schema, NULL, 0, &error) && strcmp(error.path, "a\\[0]\\.b") == 0, "a path is escaped: %s", line());
+  packbuf_arena_free(&p.arena);
 }
 
 static int has_pair(const packed *p, const char *path, const char *key, const char *text) {
@@ -647,10 +731,12 @@ int main(void) {
   streaming();
   without_memory();
   hostile_views();
+  not_chosen();
   imports();
   refusals();
   chunked();
   metadata();
+  told_types();
   of_everything();
   vectors();
   packbuf_arena_free(&small.arena);

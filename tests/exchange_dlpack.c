@@ -188,6 +188,10 @@ static void inwards(void) {
   tap_ok(!packbuf_dlpack_import(&t, &arena, &tensor, &error), "a tensor upside down");
   value = packbuf_tensor_value(&tensor);
   tap_ok(mv_same(mv_column("t.i32[2 3](4 5 6 1 2 3)", &n), &value), "is read as such");
+  for (int host = 0; host < 2; host++) {
+    t.device.device_type = host ? kDLROCMHost : kDLCUDAHost;
+    tap_ok(!packbuf_dlpack_import(&t, &arena, &tensor, &error), "pinned memory is the host's");
+  }
   t.device.device_type = kDLCUDA;
   tap_ok(packbuf_dlpack_import(&t, &arena, &tensor, &error) == PACKBUF_UNSUPPORTED_DEVICE, "a device: %s", line());
   t = tensor_of(items, 2, shape, strides);

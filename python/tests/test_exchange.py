@@ -306,6 +306,23 @@ def test_tables_are_packed(pa, pl):
     assert opened({"a": table["s"], "b": [1, 2, 3, 4], "c": pl.Series([1, 2, 3, 4])}).rows()[1] == {"a": "b", "b": 2, "c": 2}
 
 
+def test_masks_of_chunks_that_begin_within_a_byte(pa):
+    whole = [None if i % 3 == 0 else i for i in range(30)]
+    array = pa.array(whole)
+    assert opened({"n": pa.chunked_array([array[:8], array[9:]])})["n"].tolist() == whole[:8] + whole[9:]
+
+
+def test_items_of_lists_are_gathered(pa):
+    """Arrays within lists, and attributes of media, of which there are more or less than rows."""
+    rows = [[{"v": [[1, 2], [3, 4]]}, {"v": [[5, 6], [7, 8]]}], [{"v": [[9, 10], [11, 12]]}], []]
+    view = opened({"m": [[{"v": np.array(item["v"])} for item in row] for row in rows]})
+    assert pa.array(view["m"]).to_pylist() == [[{"v": {"data": sum(item["v"], []), "shape": [2, 2]}} for item in row] for row in rows]
+    images = [[packbuf.Media(b"%d" % i, "image/png" if i % 2 else None)] for i in range(24)]
+    images[2] = images[2] + images[3]
+    batch = pa.record_batch(opened({"i": images}).select("i", slice(8, None)))
+    assert [item[0]["mime"] for item in batch.column("i").to_pylist()] == [one.mime for (one,) in images[8:]]
+
+
 def test_zones_are_kept(pa):
     table = pa.table({"t": pa.array([datetime(2020, 1, 1)], pa.timestamp("ms", "Europe/Paris"))})
     back = pa.table(opened(table))

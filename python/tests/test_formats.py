@@ -170,6 +170,14 @@ def test_some_of_a_batch(tmp_path):
     assert status(lambda: packbuf.to_npz(opened({"x": [[1]], "x.offsets": [1]}), tmp_path / "c.npz")) == "DUPLICATE_NAME"
 
 
+def test_nulls_are_filled_or_refused(tmp_path):
+    view = packbuf.open(packbuf.pack({"n": [1, None, 3], "r": [[1, 2], None, [3]]}))
+    packbuf.to_npy(view["n"], tmp_path / "n.npy", fill=7)
+    assert np.load(tmp_path / "n.npy").tolist() == [1, 7, 3]
+    with pytest.raises(packbuf.Error, match="NOT_NULLABLE"):
+        packbuf.to_npz(view, tmp_path / "r.npz", fields="r")
+
+
 def test_offsets_that_fit_nothing_are_arrays():
     for offsets in ([0, 2], [1, 3], [0, 2, 1, 3], [[0, 3]], [0.0, 3.0], []):
         read = packbuf.from_npz(npz(x=np.arange(3), **{"x.offsets": np.array(offsets)}))
@@ -203,6 +211,9 @@ def test_npz_that_is_none():
     bomb = npz(compressed=True, a=np.zeros(1 << 20))
     assert len(bomb) < 1 << 15 and status(lambda: packbuf.from_npz(bomb, decoded_bytes=1 << 20)) == "LIMIT"
     assert packbuf.from_npz(bomb)["a"].nbytes == 8 << 20
+    both = npz(compressed=True, a=np.zeros(1000), b=np.zeros(1000))  # the limit is of both together
+    assert status(lambda: packbuf.from_npz(both, decoded_bytes=12000)) == "LIMIT"
+    assert len(packbuf.from_npz(both, decoded_bytes=20000)) == 2
     with io.BytesIO() as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "x")
         archive.close()

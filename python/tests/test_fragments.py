@@ -216,6 +216,28 @@ def test_manifests_that_cannot_be_are_refused(change):
         packbuf.manifest([Fragment(**{**good.__dict__, **change})])
 
 
+def test_a_fragment_says_what_to_fetch_first():
+    packed = packbuf.pack({"a": list(range(1000)), "text": ["x" * (i % 7) for i in range(1000)]}, packing="balanced")
+    fragment = packbuf.Fragment.of(packbuf.open(packed), "a")
+    assert (fragment.head_length, fragment.length) == packbuf.peek(memoryview(packed)[:64])
+
+
+def test_a_head_keeps_what_it_was_opened_with():
+    schema = {"json": {"codec": "json_ragged"}}
+    stored = packbuf.pack({"o": [{1}, {2}], "json": [{"k": "x" * 5000}] * 2}, schema=schema, allow_pickle=True).detach()
+    start = stored[: packbuf.peek(stored)[0]]
+    head = packbuf.open_head(start, allow_pickle=True)
+    ranges = head.select("o").ranges()
+    assert head.fetched(ranges, b"".join(stored[at : at + size] for at, size in ranges))["o"].tolist() == [{1}, {2}]
+    head = packbuf.open_head(start, limits={"cell_bytes": 100})
+    ranges = head.select("json").ranges()
+    view = head.fetched(ranges, b"".join(stored[at : at + size] for at, size in ranges))
+    with pytest.raises(packbuf.Error, match="LIMIT"):
+        view["json"].tolist()
+    with pytest.raises(packbuf.Error, match="LIMIT"):
+        packbuf.open_head(start, limits={"nodes": 1})
+
+
 def test_joins_that_do_not_fit_are_refused():
     a, b = view_of({"a": [1, 2]}), view_of({"b": [3, 4]})
     fa = Fragment.of(a, "a")
