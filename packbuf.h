@@ -3750,7 +3750,7 @@ static packbuf_value packbuf_i_attribute_of(const packbuf_media *media, unsigned
   }
 }
 
-/* The same back: a value of the attribute's kind, or null, which changes nothing. */
+/* The same back: a value of the attribute's kind; null, or a number below 0, changes nothing. */
 static void packbuf_i_set_attribute(packbuf_media *media, unsigned attribute, const packbuf_value *value) {
   if (value->kind == PACKBUF_STRING && attribute == PACKBUF_I_MIME) {
     media->mime = value->as.text.data;
@@ -3761,7 +3761,7 @@ static void packbuf_i_set_attribute(packbuf_media *media, unsigned attribute, co
   } else if (value->kind == PACKBUF_FLOAT && attribute == PACKBUF_I_RATE) {
     memcpy(&media->rate, &value->as.f, 8);
     media->has_rate = 1;
-  } else if (value->kind == PACKBUF_INT) {
+  } else if (value->kind == PACKBUF_INT && value->as.i >= 0) {
     if (attribute == PACKBUF_I_HEIGHT) media->height = value->as.i;
     if (attribute == PACKBUF_I_WIDTH) media->width = value->as.i;
     if (attribute == PACKBUF_I_CHANNELS) media->channels = value->as.i;
