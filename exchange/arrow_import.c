@@ -143,6 +143,23 @@ static packbuf_status packbuf_i_join_lists(const packbuf_i_chunked *c, const pac
   return PACKBUF_OK;
 }
 
+/* The elements of the one chunk where they lie, and a copy of its offsets, by which sizes are counted and bytes are put
+ * down: whoever changes them meanwhile harms nobody. */
+static packbuf_status packbuf_i_lend_lists(const packbuf_i_chunked *c, const packbuf_i_arrow *item,
+                                           packbuf_ragged *ragged) {
+  const struct ArrowArray *chunk = c->chunks[0];
+  const size_t size = c->type->wide ? 8 : 4;
+  const uint64_t count = (uint64_t)chunk->length + 1;
+  void *offsets = packbuf_i_array(c->in->arena, count, size);
+  if (!offsets) return packbuf_i_no_memory(c->in->error);
+  memcpy(offsets, (const uint8_t *)chunk->buffers[1] + (uint64_t)chunk->offset * size, (size_t)count * size);
+  ragged->data = packbuf_i_numbers_at(item, chunk->children[0], 0);
+  ragged->items = (uint64_t)chunk->children[0]->length;
+  ragged->offset_bits = (uint8_t)(8 * size);
+  ragged->offsets = offsets;
+  return PACKBUF_OK;
+}
+
 static packbuf_status packbuf_i_add_lists(const packbuf_i_chunked *c) {
   const packbuf_i_arrow *item = &c->type->children[0];
   packbuf_ragged ragged;
@@ -154,15 +171,10 @@ static packbuf_status packbuf_i_add_lists(const packbuf_i_chunked *c) {
                     : PACKBUF_FORM_ARRAY;
   status = packbuf_i_chunked_mask(c, &ragged.validity);
   if (status != PACKBUF_OK) return status;
-  if (c->count == 1 && c->chunks[0]->length && packbuf_i_numbers_at(item, c->chunks[0]->children[0], 0)) {
-    const struct ArrowArray *chunk = c->chunks[0];
-    ragged.data = packbuf_i_numbers_at(item, chunk->children[0], 0);
-    ragged.items = (uint64_t)packbuf_i_arrow_offset(c->type, chunk, (uint64_t)(chunk->offset + chunk->length));
-    ragged.offset_bits = c->type->wide ? 64 : 32;
-    ragged.offsets = (const uint8_t *)chunk->buffers[1] + (uint64_t)chunk->offset * (c->type->wide ? 8u : 4u);
-  } else {
+  if (c->count == 1 && c->chunks[0]->length && packbuf_i_numbers_at(item, c->chunks[0]->children[0], 0))
+    status = packbuf_i_lend_lists(c, item, &ragged);
+  else
     status = packbuf_i_join_lists(c, item, &ragged);
-  }
   return status == PACKBUF_OK ? packbuf_add_ragged(c->in->batch, c->name, &ragged, c->in->error) : status;
 }
 

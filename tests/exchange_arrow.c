@@ -425,6 +425,20 @@ static const int16_t shorts[] = {1, -2, 3, -4, 5, -6, 7, -8};
 static const uint8_t some_bits[] = {0x5A, 0xC3};
 static const float floats[] = {0.5f, 1.5f, -2.5f, 3.5f, 4.5f, 5.5f, 6.5f, 7.5f, 8.5f};
 
+/* Whoever changes the offsets of lists once they were taken: what is packed is as they were. */
+static void changed_offsets(void) {
+  int32_t offsets[] = {0, 1, 3, 3, 6, 8};
+  const made *m = with(make("+l", 3, 1, 2, NULL, offsets, NULL), make("s", 8, 0, 2, NULL, shorts, NULL));
+  packed p;
+  const int taken = add(&p, m, 3) == PACKBUF_OK;
+  packbuf_value rows[3];
+  offsets[2] = 1 << 30;
+  tap_ok(taken && opens(&p) && packbuf_read_column(&p.view, 0, 0, 3, &p.arena, rows, &error) == PACKBUF_OK &&
+             rows[0].as.list.count == 2 && rows[1].as.list.count == 0 && rows[2].as.list.count == 3,
+         "offsets that change after they were taken: %s", line());
+  packbuf_arena_free(&p.arena);
+}
+
 static void imports(void) {
   static const int32_t days[] = {-1, 0, 20000};
   static const int8_t indexes[] = {1, 0, 1, 3};
@@ -733,6 +747,7 @@ int main(void) {
   hostile_views();
   not_chosen();
   imports();
+  changed_offsets();
   refusals();
   chunked();
   metadata();
