@@ -285,12 +285,9 @@ class Store:
         limits, seconds = limits_of(options.get("limits")), self._seconds(options.get("timeout"))
         no_rows: Any = ([], row_argument(slice(0, 0)), 0, False)
         (leased,) = self._core.get_many([ref], no_rows, limits, 0, None, 0, seconds)
-        if isinstance(leased, Error):
-            return error
         try:
-            views = [View._of(leased.view(i, *manner(None, None, False))) for i in range(leased.parts)]
-            if len({view.schema().fingerprint for view in views}) == 1:  # else no part has all columns
-                views[0].expect(schema)
+            for i in range(0 if isinstance(leased, Error) else leased.parts):
+                View._of(leased.view(i, *manner(None, None, False))).expect(schema)
         except Error as told:
             return told if told.code == error.code else error
         return error
