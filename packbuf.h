@@ -1203,10 +1203,11 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
 
 /* The chosen rows of a leaf with offsets (ragged numbers, text, bytes; not media lists) without a copy; rows are a
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
- * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
- * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for rows
- * that are shared, and for offsets or masks that are computed (rows of equal length), packed or (masks) do not begin at
- * a byte: copy out. PACKBUF_KEEP_PLAIN in the schema of a field keeps it from being shared and packed. */
+ * are flat (item_rank 0); out->validity and out->missing say which are absent. What the offsets hold is as untrusted as
+ * the packed buffer: after packbuf_verify, and where no peer can write to the memory, they ascend and do not pass
+ * out->items. Errors as above; NOT_STORED also for rows that are shared, and for offsets or masks that are computed
+ * (rows of equal length), packed or (masks) do not begin at a byte: copy out. PACKBUF_KEEP_PLAIN in the schema of a
+ * field keeps it from being shared and packed. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 
@@ -21158,6 +21159,11 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   return PACKBUF_OK;
 }
 
+/* Whether a mask, where there is one, can be pointed to from row `first` on. */
+static int packbuf_i_mask_lies(const packbuf_buffer *mask, uint64_t first) {
+  return !packbuf_i_there(mask) || (mask->bytes && first % 8 == 0);
+}
+
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error) {
   packbuf_i_picked p;
@@ -21175,7 +21181,7 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
     return packbuf_i_not_in_place(
         &p, PACKBUF_NOT_STORED,
         "the rows are not consecutive, or some are shared: copy them out with packbuf_select_copy");
-  if (packbuf_i_there(&c->validity) && (c->validity.bytes == NULL || run.first % 8 != 0))
+  if (!packbuf_i_mask_lies(&c->validity, run.first) || !packbuf_i_mask_lies(&c->missing, run.first))
     return packbuf_i_not_in_place(
         &p, PACKBUF_NOT_STORED,
         "its mask is packed or computed, or does not begin at a byte: copy rows out with packbuf_select_copy");
@@ -21198,6 +21204,7 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
   out->items = c->data.count;
   out->offsets = (const uint8_t *)offsets + 8 * run.first;
   if (packbuf_i_there(&c->validity)) out->validity = c->validity.bytes + run.first / 8;
+  if (packbuf_i_there(&c->missing)) out->missing = c->missing.bytes + run.first / 8;
   return PACKBUF_OK;
 }
 

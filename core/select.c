@@ -633,6 +633,11 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
   return PACKBUF_OK;
 }
 
+/* Whether a mask, where there is one, can be pointed to from row `first` on. */
+static int packbuf_i_mask_lies(const packbuf_buffer *mask, uint64_t first) {
+  return !packbuf_i_there(mask) || (mask->bytes && first % 8 == 0);
+}
+
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error) {
   packbuf_i_picked p;
@@ -650,7 +655,7 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
     return packbuf_i_not_in_place(
         &p, PACKBUF_NOT_STORED,
         "the rows are not consecutive, or some are shared: copy them out with packbuf_select_copy");
-  if (packbuf_i_there(&c->validity) && (c->validity.bytes == NULL || run.first % 8 != 0))
+  if (!packbuf_i_mask_lies(&c->validity, run.first) || !packbuf_i_mask_lies(&c->missing, run.first))
     return packbuf_i_not_in_place(
         &p, PACKBUF_NOT_STORED,
         "its mask is packed or computed, or does not begin at a byte: copy rows out with packbuf_select_copy");
@@ -673,6 +678,7 @@ PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *select
   out->items = c->data.count;
   out->offsets = (const uint8_t *)offsets + 8 * run.first;
   if (packbuf_i_there(&c->validity)) out->validity = c->validity.bytes + run.first / 8;
+  if (packbuf_i_there(&c->missing)) out->missing = c->missing.bytes + run.first / 8;
   return PACKBUF_OK;
 }
 

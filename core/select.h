@@ -74,10 +74,11 @@ PACKBUF_API packbuf_status packbuf_select_tensor(const packbuf_selection *select
 
 /* The chosen rows of a leaf with offsets (ragged numbers, text, bytes; not media lists) without a copy; rows are a
  * range of step 1. out->offsets (64 bits, rows + 1 of them) count elements of out->data and need not start at 0; cells
- * are flat (item_rank 0). What the offsets hold is as untrusted as the packed buffer: after packbuf_verify, and where
- * no peer can write to the memory, they ascend and do not pass out->items. Errors as above; NOT_STORED also for rows
- * that are shared, and for offsets or masks that are computed (rows of equal length), packed or (masks) do not begin at
- * a byte: copy out. PACKBUF_KEEP_PLAIN in the schema of a field keeps it from being shared and packed. */
+ * are flat (item_rank 0); out->validity and out->missing say which are absent. What the offsets hold is as untrusted as
+ * the packed buffer: after packbuf_verify, and where no peer can write to the memory, they ascend and do not pass
+ * out->items. Errors as above; NOT_STORED also for rows that are shared, and for offsets or masks that are computed
+ * (rows of equal length), packed or (masks) do not begin at a byte: copy out. PACKBUF_KEEP_PLAIN in the schema of a
+ * field keeps it from being shared and packed. */
 PACKBUF_API packbuf_status packbuf_select_ragged(const packbuf_selection *selection, uint32_t node, packbuf_ragged *out,
                                                  packbuf_error *error);
 

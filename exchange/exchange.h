@@ -72,8 +72,8 @@ PACKBUF_API packbuf_status packbuf_dlpack_unversioned(const packbuf_export *what
  * numbers, lists of numbers, text and bytes stay where they are (in one chunk; numbers of several are copied to the
  * batch's arena). Offsets, lengths, nesting, and buffers that are NULL are checked; how much memory there is Arrow does
  * not say, so that it is the caller's word. Metadata become those of the batch and its fields, but for keys that begin
- * with "ARROW:" or "packbuf."; those of packbuf_add_metadata win. Errors, with the field's path: UNSUPPORTED_DTYPE names
- * a type that there is no place for; INVALID_ARGUMENT (what breaks the ABI's rules), BAD_UTF8 (metadata), BAD_OFFSETS,
+ * with "ARROW:" or "packbuf."; those of packbuf_add_metadata win. Errors, with the field's path: UNSUPPORTED_DTYPE (a
+ * type that there is no place for), INVALID_ARGUMENT (what breaks the ABI's rules), BAD_UTF8 (metadata), BAD_OFFSETS,
  * OUT_OF_RANGE (a dictionary's index), BAD_JSON and BAD_MSGPACK (cells that say they are), BAD_SHAPE (a tensor's
  * cells), DEPTH (64), ROW_COUNT, WRONG_TYPE (no struct), NOT_NULLABLE (a row of the struct that is null),
  * OUT_OF_MEMORY, those of packbuf_add_...; fields before the failing one are added. */

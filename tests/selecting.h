@@ -270,8 +270,10 @@ static inline const char *selecting_check_in_place(const packbuf_selection *s, u
                      at = selecting_offset(c->into.offsets, c->into.offset_bits, i);
       if (to - from != selecting_offset(c->into.offsets, c->into.offset_bits, i + 1) - at)
         return "extent of a ragged row";
-      if (r.validity && selecting_bit(r.validity, i) != selecting_bit(c->into.validity, i))
+      if ((r.validity ? selecting_bit(r.validity, i) : 1) != selecting_bit(c->into.validity, i))
         return "mask of a ragged row";
+      if ((r.missing ? selecting_bit(r.missing, i) : 0) != selecting_bit(c->into.missing, i))
+        return "a ragged row that is missing, or is not";
       if (to != from && memcmp((const uint8_t *)r.data + from * element, (uint8_t *)c->into.data + at * element,
                                (size_t)(to - from) * element) != 0)
         return "data of a ragged row";

@@ -922,6 +922,7 @@ static void end_chain(chain *c) {
 }
 
 static void appends(void) {
+  static const uint8_t no_schemas[PACKBUF_FINGERPRINT] = {1};
   chain c;
   packbuf_object object;
   packbuf_view views[3];
@@ -941,6 +942,9 @@ static void appends(void) {
   packbuf_object_release(&object);
   read &= is(packbuf_get(store, &c.refs[3], &getting, &object, &error), PACKBUF_UNSUPPORTED_OPERATION) &&
           error.fragment == 3;
+  getting.fingerprint = no_schemas; /* not that the first fragment has another schema */
+  read &= is(packbuf_get(store, &c.refs[3], &getting, &object, &error), PACKBUF_UNSUPPORTED_OPERATION) &&
+          error.fragment == 3 && is(packbuf_get(store, &c.refs[2], &getting, &object, &error), PACKBUF_SCHEMA_MISMATCH);
   getting.fingerprint = NULL;
   getting.level = 0;
   read = read && is(packbuf_get(store, &c.refs[3], &getting, &object, &error), PACKBUF_OK) && object.view_count == 4 &&

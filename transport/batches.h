@@ -11,7 +11,7 @@ typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
   uint8_t no_fingerprint; /* 1: the ref has none: saves a SHA-256 of the schema for each put */
-  uint8_t join_flags;     /* of packbuf_append: those with which the whole will be got; it refuses what they cannot join */
+  uint8_t join_flags;     /* of packbuf_append: with which the whole will be got; it refuses what they cannot join */
   packbuf_writer write;   /* NULL: packbuf_write, in this thread */
   void *write_context;
 } packbuf_put_options;
@@ -71,7 +71,8 @@ PACKBUF_API packbuf_ref packbuf_ref_newest(const char *key);
  * keys), then the ranges of what is wanted (one more), into memory of the account, and nothing else; where it can be
  * read in place nothing is read. A manifest takes a round more. _many: objects[i].status for each; wanted may be NULL.
  * Errors: those of packbuf_batch_get, packbuf_open, packbuf_select, packbuf_join_init; FRAGMENT_MISMATCH when the
- * object is not what the ref says; SCHEMA_MISMATCH; DATA_CHECKSUM. */
+ * object is not what the ref says; BAD_MANIFEST when a manifest lists nothing; SCHEMA_MISMATCH;
+ * UNSUPPORTED_OPERATION for a fingerprint of fields that lie in several fragments; DATA_CHECKSUM. */
 PACKBUF_API packbuf_status packbuf_get(packbuf_store *store, const packbuf_ref *ref, const packbuf_get_options *options,
                                        packbuf_object *object, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_get_select(packbuf_store *store, const packbuf_ref *ref,

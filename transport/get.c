@@ -227,13 +227,9 @@ static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error
   return PACKBUF_OK;
 }
 
-/* The schema of what holds rows; a batch whose fields are in several fragments has none of its own. */
 static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
                                             packbuf_error *error) {
   if (!g->options->fingerprint || packbuf_i_is_manifest(part->view)) return PACKBUF_OK;
-  if (part->listed && part->listed->appends == PACKBUF_APPENDS_FIELDS)
-    return packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
-                                 "a fingerprint of fields that lie in several fragments cannot be checked", error);
   return packbuf_expect_fingerprint(part->view, g->options->fingerprint, error);
 }
 
@@ -382,6 +378,16 @@ typedef struct packbuf_i_fragment_list {
   packbuf_i_coming *parts; /* of its fragments */
 } packbuf_i_fragment_list;
 
+/* Of a batch whose fields are in several fragments none has the whole schema. */
+static packbuf_status packbuf_i_listed_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
+                                            packbuf_error *error) {
+  if (!g->options->fingerprint || part->listed->appends != PACKBUF_APPENDS_FIELDS) return PACKBUF_OK;
+  (void)packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
+                              "a fingerprint of fields that lie in several fragments cannot be checked", error);
+  if (error) error->fragment = part->fragment;
+  return PACKBUF_UNSUPPORTED_OPERATION;
+}
+
 /* The parts of the fragments that a manifest lists. */
 static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing,
                                            packbuf_error *error) {
@@ -410,6 +416,8 @@ static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragm
     part->exact = 1;
     part->partial = (uint8_t)g->partial;
     part->view = &views[i];
+    status = packbuf_i_listed_schema(g, part, error);
+    if (status != PACKBUF_OK) return status;
     if (!packbuf_i_part_start(part)) return packbuf_i_no_memory(error);
   }
   return PACKBUF_OK;

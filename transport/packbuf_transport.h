@@ -217,7 +217,7 @@ typedef struct packbuf_store_options {
 
 PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot fail */
 
-/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any that is a number, by its name (k,
+/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any number, by its name (k,
  * m, g, t: times 1024, ...); shm: also dir=FOLDER (/dev/shm) and mode=OCTAL (600: whose it is; 660: the group's too);
  * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
  * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not.
@@ -516,7 +516,7 @@ typedef struct packbuf_put_options {
   uint64_t deadline; /* for room and transfer; packing itself is not interrupted */
   uint32_t account, ttl_ms, flags;
   uint8_t no_fingerprint; /* 1: the ref has none: saves a SHA-256 of the schema for each put */
-  uint8_t join_flags;     /* of packbuf_append: those with which the whole will be got; it refuses what they cannot join */
+  uint8_t join_flags;     /* of packbuf_append: with which the whole will be got; it refuses what they cannot join */
   packbuf_writer write;   /* NULL: packbuf_write, in this thread */
   void *write_context;
 } packbuf_put_options;
@@ -576,7 +576,8 @@ PACKBUF_API packbuf_ref packbuf_ref_newest(const char *key);
  * keys), then the ranges of what is wanted (one more), into memory of the account, and nothing else; where it can be
  * read in place nothing is read. A manifest takes a round more. _many: objects[i].status for each; wanted may be NULL.
  * Errors: those of packbuf_batch_get, packbuf_open, packbuf_select, packbuf_join_init; FRAGMENT_MISMATCH when the
- * object is not what the ref says; SCHEMA_MISMATCH; DATA_CHECKSUM. */
+ * object is not what the ref says; BAD_MANIFEST when a manifest lists nothing; SCHEMA_MISMATCH;
+ * UNSUPPORTED_OPERATION for a fingerprint of fields that lie in several fragments; DATA_CHECKSUM. */
 PACKBUF_API packbuf_status packbuf_get(packbuf_store *store, const packbuf_ref *ref, const packbuf_get_options *options,
                                        packbuf_object *object, packbuf_error *error);
 PACKBUF_API packbuf_status packbuf_get_select(packbuf_store *store, const packbuf_ref *ref,
@@ -14965,13 +14966,9 @@ static packbuf_status packbuf_i_part_check(packbuf_i_coming *part, packbuf_error
   return PACKBUF_OK;
 }
 
-/* The schema of what holds rows; a batch whose fields are in several fragments has none of its own. */
 static packbuf_status packbuf_i_part_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
                                             packbuf_error *error) {
   if (!g->options->fingerprint || packbuf_i_is_manifest(part->view)) return PACKBUF_OK;
-  if (part->listed && part->listed->appends == PACKBUF_APPENDS_FIELDS)
-    return packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
-                                 "a fingerprint of fields that lie in several fragments cannot be checked", error);
   return packbuf_expect_fingerprint(part->view, g->options->fingerprint, error);
 }
 
@@ -15120,6 +15117,16 @@ typedef struct packbuf_i_fragment_list {
   packbuf_i_coming *parts; /* of its fragments */
 } packbuf_i_fragment_list;
 
+/* Of a batch whose fields are in several fragments none has the whole schema. */
+static packbuf_status packbuf_i_listed_schema(const packbuf_i_getting *g, const packbuf_i_coming *part,
+                                            packbuf_error *error) {
+  if (!g->options->fingerprint || part->listed->appends != PACKBUF_APPENDS_FIELDS) return PACKBUF_OK;
+  (void)packbuf_i_part_unlike(part, PACKBUF_UNSUPPORTED_OPERATION,
+                              "a fingerprint of fields that lie in several fragments cannot be checked", error);
+  if (error) error->fragment = part->fragment;
+  return PACKBUF_UNSUPPORTED_OPERATION;
+}
+
 /* The parts of the fragments that a manifest lists. */
 static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragment_list *listing,
                                            packbuf_error *error) {
@@ -15148,6 +15155,8 @@ static packbuf_status packbuf_i_list_parts(packbuf_i_getting *g, packbuf_i_fragm
     part->exact = 1;
     part->partial = (uint8_t)g->partial;
     part->view = &views[i];
+    status = packbuf_i_listed_schema(g, part, error);
+    if (status != PACKBUF_OK) return status;
     if (!packbuf_i_part_start(part)) return packbuf_i_no_memory(error);
   }
   return PACKBUF_OK;

@@ -56,7 +56,7 @@ typedef struct packbuf_store_options {
 
 PACKBUF_API packbuf_store_options packbuf_default_store_options(void); /* cannot fail */
 
-/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any that is a number, by its name (k,
+/* Opens a store. Options may also stand in the URI: shm:NAME?size=8g&objects=4096, any number, by its name (k,
  * m, g, t: times 1024, ...); shm: also dir=FOLDER (/dev/shm) and mode=OCTAL (600: whose it is; 660: the group's too);
  * verbs: device=; mooncake: host=, metadata=, protocol=, device=, segment=, buffer=. Those of a store that is there
  * already (size, objects, sessions, mode) stay as they are. What was asked for is what runs, or the error says why not.

@@ -38,7 +38,7 @@ def texts(values: Iterable[str] | str | None, what: str) -> list[str]:
     if isinstance(values, str):
         values = [values]
     try:
-        found = list(values or ())
+        found = list(() if values is None else values)
     except TypeError:
         raise error_of(Status.WRONG_TYPE, f"{what} is a str, not {type(values).__name__}") from None
     return [text(value, what) for value in found]
@@ -71,11 +71,19 @@ def word(words: Mapping[Any, int], word: Any, what: str, *, path: str = "") -> i
         raise error_of(Status.INVALID_ARGUMENT, f"{what} is one of {known}, not {word!r}", path=path) from None
 
 
+def mapping(given: Any, what: str) -> Mapping[Any, Any]:
+    """What goes by name; None: nothing."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise error_of(Status.WRONG_TYPE, f"{what} is a mapping by name, not {type(given).__name__}")
+    return given
+
+
 def limits(wanted: Mapping[str, int] | None) -> dict[str, int]:
     """Limits by name; which names there are the C++ half knows."""
-    if not isinstance(wanted or {}, Mapping):
-        raise error_of(Status.WRONG_TYPE, f"limits are a mapping of names to numbers, not {type(wanted).__name__}")
-    return {text(name, "a limit's name"): number(most, f"the limit {name}") for name, most in (wanted or {}).items()}
+    given = mapping(wanted, "limits=")
+    return {text(name, "a limit's name"): number(most, f"the limit {name}") for name, most in given.items()}
 
 
 def secret(given: bytes | str | None) -> bytes | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from packbuf import _core
 from packbuf._arguments import limits as limits_of
-from packbuf._arguments import text
+from packbuf._arguments import mapping, text
 from packbuf._errors import Status, error_of
 from packbuf._view import Field, View, manner
 
@@ -103,7 +103,8 @@ def manifest(fragments: Sequence[Fragment], *, metadata: Mapping[str, str] | Non
     >>> packbuf.fragments(packbuf.open(packbuf.manifest(listed))) == listed
     True
     """
-    pairs = [(text(key, "a key of metadata"), text(words, "metadata")) for key, words in (metadata or {}).items()]
+    given = mapping(metadata, "metadata").items()
+    pairs = [(text(key, "a key of metadata"), text(words, "metadata")) for key, words in given]
     return _core.manifest([fragment._listed() for fragment in fragments], pairs)
 
 

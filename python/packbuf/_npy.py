@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packbuf import _formats
+from packbuf._arguments import number
 from packbuf._errors import Status, error_of
 from packbuf._formats import Arrays, array_over, columns_of, memory_of, paired, size_of
 from packbuf._select import Array
@@ -69,7 +70,9 @@ def from_npz(source: Any, *, verify: bool = True, decoded_bytes: int | None = No
     [0, 1, 2]
     """
     memory, arrays = memory_of(source), dict[str, Array]()
-    most = max(_UNPACKED_BYTES, _UNPACKED_TIMES * memory.nbytes) if decoded_bytes is None else decoded_bytes
+    most = max(_UNPACKED_BYTES, _UNPACKED_TIMES * memory.nbytes)
+    if decoded_bytes is not None:
+        most = number(decoded_bytes, "decoded_bytes")
     mapped, unpacked = memory.nbytes, most  # of which this much is left
     for name, info, archive in _members(memory):
         if info.compress_type == zipfile.ZIP_STORED:

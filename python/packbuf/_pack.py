@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from packbuf import _adapt, _core, _torch
-from packbuf._arguments import flag, number, only, text, word
+from packbuf._arguments import flag, mapping, number, only, text, word
 from packbuf._errors import Status, error_of
 from packbuf._exchange import Arrow
 from packbuf._select import Ragged
@@ -195,7 +195,7 @@ def pack_many(
 
 def _threads(threads: int | None, batch: _core.Batch) -> int:
     if threads is not None:
-        return max(1, number(threads, "threads"))
+        return max(1, number(threads, "threads", _MOST_WORKERS))
     size = batch.measure()
     if size < 2 * _BYTES_A_THREAD:
         return 1
@@ -218,7 +218,7 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
         flag(options.get("allow_pickle", False), "allow_pickle"),
         _callable(options.get("default")),
     )
-    for path, column in _mapping(options.get("schema"), "a schema").items():
+    for path, column in mapping(options.get("schema"), "a schema").items():
         _wish(begun, text(path, "a path of the schema"), column)
     if _adapt.is_arrow(batch):
         begun.add_arrow(batch)
@@ -228,9 +228,9 @@ def _begin(batch: Any, options: PackOptions) -> _core.Batch:
         usual = begun.add_usual(taken.fields) if type(taken.fields) is dict else 0
         for name, column in islice(taken.fields.items(), usual, None):
             _add(begun, text(name, "a field's name"), column)
-    for name, value in {**taken.values, **_mapping(options.get("batch_values"), "batch_values")}.items():
+    for name, value in {**taken.values, **mapping(options.get("batch_values"), "batch_values")}.items():
         begun.add_batch_value(text(name, "a batch value's name"), value)
-    for key, words in {**taken.metadata, **_mapping(options.get("metadata"), "metadata")}.items():
+    for key, words in {**taken.metadata, **mapping(options.get("metadata"), "metadata")}.items():
         _add_metadata(begun, key, words)
     return begun
 
@@ -252,12 +252,6 @@ def _callable(default: Any) -> Callable[[Any], Any] | None:
     if default is not None and not callable(default):
         raise error_of(Status.WRONG_TYPE, f"default is a function of a value, not {type(default).__name__}")
     return default  # type: ignore[no-any-return]
-
-
-def _mapping(given: Any, what: str) -> Mapping[Any, Any]:
-    if not isinstance(given or {}, Mapping):
-        raise error_of(Status.WRONG_TYPE, f"{what} is a mapping by name, not {type(given).__name__}")
-    return given or {}
 
 
 def _add_metadata(batch: _core.Batch, key: Any, words: Any) -> None:

@@ -289,7 +289,7 @@ class Store:
             for i in range(0 if isinstance(leased, Error) else leased.parts):
                 View._of(leased.view(i, *manner(None, None, False))).expect(schema)
         except Error as told:
-            return told
+            return told if told.code == error.code else error
         return error
 
     # ---- parts of batches ----

@@ -46,6 +46,7 @@ bool Walk::put_kinds(PyObject *object, packbuf_value *out) {
   postpones_ = false;
   later_.clear();
   times_.clear();
+  asked_ = 0;
   return false;
 }
 

@@ -1,5 +1,7 @@
 """What is refused of text, numbers, flags and words that callers give: one kind of error, which says what and where."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,12 @@ def pack(**options):
 
 def column(**asked):
     return pack(schema={"a": asked})
+
+
+def npz():
+    file = io.BytesIO()
+    np.savez_compressed(file, a=np.arange(3))
+    return file.getvalue()
 
 
 def refused(call) -> packbuf.Error:
@@ -119,6 +127,10 @@ def test_refs_keys_and_uris(store):
     assert "a NUL character, at byte 1" in str(refused(lambda: store.get("a\0b")))
 
 
+def test_names_as_an_array(view):
+    assert view.select(np.array(["a", "m"])).paths == ["a", "m.x"]
+
+
 def test_names_that_nothing_can_have(view):
     assert HALF not in view and view.get(HALF) is None
     for call in (lambda: view[HALF], lambda: view["m"][HALF]):
@@ -158,6 +170,11 @@ def test_names_that_nothing_can_have(view):
         (lambda: packbuf.connect(5), Status.WRONG_TYPE),
         (lambda: packbuf.serve(5), Status.WRONG_TYPE),
         (lambda: packbuf.serve(threads="2"), Status.WRONG_TYPE),
+        (lambda: pack(threads=1 << 40), Status.INVALID_ARGUMENT),
+        (lambda: pack(schema=np.array(["a", "b"])), Status.WRONG_TYPE),
+        (lambda: packbuf.open(packbuf.pack({"a": [1]}), limits=np.array([1, 2])), Status.WRONG_TYPE),
+        (lambda: packbuf.manifest([], metadata=["x"]), Status.WRONG_TYPE),
+        (lambda: packbuf.from_npz(npz(), decoded_bytes="1g"), Status.WRONG_TYPE),
     ],
 )
 def test_numbers_flags_and_words(call, code):
