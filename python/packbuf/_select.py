@@ -250,7 +250,8 @@ class Selection(Arrow):
         except NotFound as error:
             if scope:
                 raise
-            words = f"no column has this path or matches this pattern; {view._known()}"
+            known = view._known(field.path for field in view._top(0))
+            words = f"no column has this path or matches this pattern; {known}"
             raise error_of(Status.NOT_FOUND, words, path=error.path) from None
 
     @classmethod

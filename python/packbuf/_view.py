@@ -7,7 +7,7 @@ import io
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from packbuf import _adapt, _core, _exchange, _inspect
@@ -369,11 +369,11 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         for path in dict.fromkeys((escaped, name)):
             with contextlib.suppress(NotFound):
                 return Field(self, self._core.find(0, path))
-        raise error_of(Status.NOT_FOUND, f"no column has this path; {self._known()}", path=name)
+        raise error_of(Status.NOT_FOUND, f"no column has this path; {self._known(self)}", path=name)
 
-    def _known(self) -> str:
+    def _known(self, names: Iterable[str]) -> str:
         few = len(self) <= _FEW_NAMES  # of many `in` and `get` would pay
-        return f"the fields are {', '.join(one[:64] for one in self)}" if few else f"list(view) has {len(self)} fields"
+        return f"the fields are {', '.join(one[:64] for one in names)}" if few else f"list(view) has {len(self)} fields"
 
     def __iter__(self) -> Iterator[str]:
         """Names of the fields, in order."""

@@ -209,9 +209,10 @@ def test_errors_name_what_there_is():
         with pytest.raises(packbuf.NotFound, match=r"the fields are ids, a\.b$") as caught:
             view[missing]
         assert caught.value.path == missing and missing not in view
-        with pytest.raises(packbuf.NotFound, match=r"the fields are ids, a\.b$") as caught:
+    for missing in ("idz", "a.b", "a.*"):
+        with pytest.raises(packbuf.NotFound, match=r"the fields are ids, a\\\.b$") as caught:  # as a pattern wants it
             view.select(["ids", missing])
-        assert caught.value.path == missing
+        assert caught.value.path == missing and view.select(r"a\.*").paths == [r"a\.b"]
     with pytest.raises(packbuf.OutOfRange, match=r"rows\[1\] is -3, of a batch of 2 rows$"):
         view.select("ids", [0, -3])
     with pytest.raises(packbuf.OutOfRange, match=r"rows\[0\] is 2, of"):

@@ -663,6 +663,11 @@ def test_the_session_goes_with_the_last_view():
             packbuf.connect(uri, must_exist=True)
 
 
+def test_stores_are_not_pickled(store):
+    with pytest.raises(TypeError, match="send its uri"):
+        pickle.dumps(store)
+
+
 def test_views_are_pickled_by_value(store):
     view = pickle.loads(pickle.dumps(store.get(store.put("k", BATCH))))
     assert leases(store) == 0 and same(view)
