@@ -98,9 +98,8 @@ static packbuf_status packbuf_i_choose_index(const packbuf_row_selection *from, 
     memcpy(&row, (const uint8_t *)from->list + i * sizeof row, sizeof row);
     index[i] = row < 0 ? rows + (uint64_t)row : (uint64_t)row;
     if (row < 0 ? 0 - (uint64_t)row > rows : index[i] >= rows)
-      return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE,
-                            "an index is outside of the batch (row: its place in the list of rows)", PACKBUF_NOWHERE,
-                            i);
+      return packbuf_i_fail(error, PACKBUF_OUT_OF_RANGE, "the list of rows has an index outside of the batch",
+                            PACKBUF_NOWHERE, i);
   }
   packbuf_i_choose_list(index, from->count, to);
   return PACKBUF_OK;
@@ -343,7 +342,7 @@ static packbuf_status packbuf_i_choose_pattern(packbuf_i_chooser *c, unsigned sc
     status = packbuf_i_choose_by_pattern(c, &pattern, flag, &matched);
   }
   if (status == PACKBUF_OK && !matched)
-    return packbuf_i_pattern_failed(c, PACKBUF_NOT_FOUND, "no node matches the pattern", text);
+    return packbuf_i_pattern_failed(c, PACKBUF_NOT_FOUND, "no column has this path or matches this pattern", text);
   return status;
 }
 

@@ -133,13 +133,16 @@ static void fail_next(uint64_t count, packbuf_status status) {
   packbuf_store_inject(store, faults, count, &error);
 }
 
-static void begin(uint64_t most, int retain) {
+static void begin_for(uint32_t readings, uint64_t most, int retain) {
   packbuf_ledger_options options;
   memset(&options, 0, sizeof options);
   options.most_bytes = most;
   options.retain = (uint8_t)retain;
+  options.readings = readings;
   if (!is(packbuf_ledger_open(store, &options, &ledger, &error), PACKBUF_OK)) printf("Bail out! no ledger\n");
 }
+
+static void begin(uint64_t most, int retain) { begin_for(0, most, retain); }
 
 /* Ends the ledger; what is left in the store goes, and must be `left` objects. */
 static void end(const char *what, uint64_t left) {
@@ -218,6 +221,30 @@ static void consume_once(void) {
   tap_ok(!state.batches && !state.bytes && !state.reading && !state.pending && !state.pending_bytes && !state.oldest_ms,
          "%s: the books are empty", where);
   end("consumed", 0);
+}
+
+/* Two consumers of each batch. */
+static void wanted_twice(void) {
+  packbuf_ref ref;
+  packbuf_object object, second;
+  int freed = 7, good;
+  begin_for(2, 0, 0);
+  good = is(put("w", 8, &ref), PACKBUF_OK) && gets(ledger, &ref, &object, PACKBUF_OK, 8);
+  packbuf_ledger_put_back(ledger, &object);
+  good = good && gets(ledger, &ref, &object, PACKBUF_OK, 8) &&
+         is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && in_store("w", 0) &&
+         gets(ledger, &ref, &object, PACKBUF_OK, 8) &&
+         is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == at_once() &&
+         gets(ledger, &ref, &object, PACKBUF_NOT_FOUND, 0);
+  tap_ok(good, "%s: L45: for two: one put back does not count, the first release keeps it, the second frees", where);
+  good = is(put("w", 9, &ref), PACKBUF_OK) && gets(ledger, &ref, &object, PACKBUF_OK, 9) &&
+         is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && in_store("w", 0) &&
+         gets(ledger, &ref, &object, PACKBUF_OK, 9) && gets(ledger, &ref, &second, PACKBUF_OK, 9) &&
+         is(packbuf_ledger_release(ledger, &object, &freed, &error), PACKBUF_OK) && freed == 0 && in_store("w", 0) &&
+         is(packbuf_ledger_release(ledger, &second, &freed, &error), PACKBUF_OK) && freed == at_once();
+  tap_ok(good, "%s: L45: for two: put again it is counted from the start, and stays while it is read", where);
+  if (!at_once()) is(packbuf_ledger_drain(ledger, packbuf_deadline_in(5000), &error), PACKBUF_OK);
+  end("for two", 0);
 }
 
 static void retained(void) {
@@ -719,6 +746,7 @@ static void all_of(const char *name, int alone) {
   where = name;
   if (!is(packbuf_store_describe(store, &info, PACKBUF_FOREVER, &error), PACKBUF_OK)) return;
   consume_once();
+  wanted_twice();
   retained();
   aborted();
   delayed();

@@ -14,7 +14,7 @@ typedef struct packbuf_i_booked {
   struct packbuf_i_booked *next;           /* of its bucket */
   struct packbuf_i_booked *before, *after; /* of a ring of those that are gone, the oldest behind its head */
   uint64_t hash, generation, bytes, since; /* since: packbuf_now when it came on the books */
-  uint64_t reading;                        /* objects of this generation that are out */
+  uint64_t reading, released;              /* objects of this generation that are out; that came back consumed */
   uint32_t users;                          /* calls under way that look at it again */
   uint32_t attempts;                       /* at its removal */
   uint8_t state, kind;                     /* kind: packbuf_object_kind */
@@ -150,7 +150,7 @@ static void packbuf_i_entry_held(packbuf_ledger *ledger, packbuf_i_booked *entry
   entry->bytes = ref->length;
   entry->kind = ref->kind;
   entry->since = packbuf_now();
-  entry->reading = 0;
+  entry->reading = entry->released = 0;
   ledger->state.batches++;
   ledger->state.bytes += entry->bytes;
 }
@@ -189,6 +189,7 @@ PACKBUF_API packbuf_status packbuf_ledger_open(packbuf_store *store, const packb
   made->store = store;
   if (options) made->options = *options;
   if (!made->options.attempts) made->options.attempts = 3;
+  if (!made->options.readings) made->options.readings = 1;
   made->gone.before = made->gone.after = &made->gone;
   made->mask = count - 1;
   made->buckets = (packbuf_i_booked **)packbuf_i_ledger_heap(made, NULL, 0, (size_t)count * sizeof *made->buckets);
@@ -422,7 +423,9 @@ static packbuf_i_booked *packbuf_i_ledger_back(packbuf_ledger *ledger, packbuf_o
   entry = packbuf_i_ledger_find(ledger, object->ref.key);
   if (entry && entry->state == PACKBUF_I_ENTRY_HELD && entry->generation == object->ref.generation && entry->reading) {
     entry->reading--;
-    if (consumed && entry->reading == 0 && !ledger->options.retain) last = entry;
+    entry->released += consumed != 0;
+    if (consumed && entry->reading == 0 && entry->released >= ledger->options.readings && !ledger->options.retain)
+      last = entry;
   }
   if (last) {
     packbuf_i_entry_pending(ledger, last);

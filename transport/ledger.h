@@ -8,6 +8,7 @@ typedef struct packbuf_ledger packbuf_ledger;
 typedef struct packbuf_ledger_options {
   uint64_t most_bytes; /* a put beyond is LIMIT; 0: no bound */
   uint32_t attempts;   /* how often gc tries a removal that a lease delays, before it is only counted; 0: 3 */
+  uint32_t readings;   /* how many releases a batch is for: consumers that read it once each; 0: 1 */
   uint8_t retain;      /* 1: the last release keeps the batch, for more epochs; only abort, gc and remove free */
 } packbuf_ledger_options;
 
@@ -35,10 +36,10 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 PACKBUF_API packbuf_status packbuf_ledger_get_select(packbuf_ledger *ledger, const packbuf_ref *ref,
                                                      const packbuf_wanted *wanted, const packbuf_get_options *options,
                                                      packbuf_object *object, packbuf_error *error);
-/* Releases the object; when it was the last one out of the newest generation of its key, and the ledger does not
- * retain, removes the batch without waiting. An object of an older generation, or a second release, frees nothing.
- * *freed (may be NULL): 1 when the batch went. A removal that a lease delays, or a network for more than a second, is
- * OK: it is pending. Errors: of packbuf_remove. */
+/* Releases the object; when it was the last one out of the newest generation of its key, it was read as often as
+ * options.readings says, and the ledger does not retain, removes the batch without waiting. An object of an older
+ * generation, or a second release, frees nothing. *freed (may be NULL): 1 when the batch went. A removal that a lease
+ * delays, or a network for more than a second, is OK: it is pending. Errors: of packbuf_remove. */
 PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
                                                   packbuf_error *error);
 /* Releases the object, and the batch stays to be read: for a reader that failed, or never looked. Cannot fail. */

@@ -617,6 +617,7 @@ typedef struct packbuf_ledger packbuf_ledger;
 typedef struct packbuf_ledger_options {
   uint64_t most_bytes; /* a put beyond is LIMIT; 0: no bound */
   uint32_t attempts;   /* how often gc tries a removal that a lease delays, before it is only counted; 0: 3 */
+  uint32_t readings;   /* how many releases a batch is for: consumers that read it once each; 0: 1 */
   uint8_t retain;      /* 1: the last release keeps the batch, for more epochs; only abort, gc and remove free */
 } packbuf_ledger_options;
 
@@ -644,10 +645,10 @@ PACKBUF_API packbuf_status packbuf_ledger_get(packbuf_ledger *ledger, const pack
 PACKBUF_API packbuf_status packbuf_ledger_get_select(packbuf_ledger *ledger, const packbuf_ref *ref,
                                                      const packbuf_wanted *wanted, const packbuf_get_options *options,
                                                      packbuf_object *object, packbuf_error *error);
-/* Releases the object; when it was the last one out of the newest generation of its key, and the ledger does not
- * retain, removes the batch without waiting. An object of an older generation, or a second release, frees nothing.
- * *freed (may be NULL): 1 when the batch went. A removal that a lease delays, or a network for more than a second, is
- * OK: it is pending. Errors: of packbuf_remove. */
+/* Releases the object; when it was the last one out of the newest generation of its key, it was read as often as
+ * options.readings says, and the ledger does not retain, removes the batch without waiting. An object of an older
+ * generation, or a second release, frees nothing. *freed (may be NULL): 1 when the batch went. A removal that a lease
+ * delays, or a network for more than a second, is OK: it is pending. Errors: of packbuf_remove. */
 PACKBUF_API packbuf_status packbuf_ledger_release(packbuf_ledger *ledger, packbuf_object *object, int *freed,
                                                   packbuf_error *error);
 /* Releases the object, and the batch stays to be read: for a reader that failed, or never looked. Cannot fail. */
@@ -5643,8 +5644,9 @@ static packbuf_status packbuf_i_shm_reserve_all(packbuf_i_shm *shm, const uint64
       return packbuf_i_call_fail(error, next,
                                  next == PACKBUF_QUOTA  ? "the handle's quota is used up"
                                  : next != PACKBUF_FULL ? "given up while waiting for room"
-                                 : slots                ? "the store has no free object (options.objects)"
-                                                        : "the store has no run of free memory of this length");
+                                 : slots ? "the store has no free object (options.objects): remove or release some"
+                                         : "the store has no run of free memory of this length: remove or release "
+                                           "objects, or wait");
   }
 }
 
@@ -13789,7 +13791,8 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   status = packbuf_i_addresses_find(parts.rest, parts.rest_size, found, &count, error);
   if (status) return status;
   if (!server->service.secret_size && !packbuf_i_address_loopback(&found[0]))
-    return packbuf_i_call_fail(error, PACKBUF_DENIED, "a server that others can reach needs a secret");
+    return packbuf_i_call_fail(
+        error, PACKBUF_DENIED, "a server that others can reach needs a secret (options.secret, PACKBUF_SECRET_FILE)");
   if (verbs) status = packbuf_i_server_verbs(server, &found[0], options->device, error);
   if (!status) status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;
@@ -16021,7 +16024,7 @@ typedef struct packbuf_i_booked {
   struct packbuf_i_booked *next;           /* of its bucket */
   struct packbuf_i_booked *before, *after; /* of a ring of those that are gone, the oldest behind its head */
   uint64_t hash, generation, bytes, since; /* since: packbuf_now when it came on the books */
-  uint64_t reading;                        /* objects of this generation that are out */
+  uint64_t reading, released;              /* objects of this generation that are out; that came back consumed */
   uint32_t users;                          /* calls under way that look at it again */
   uint32_t attempts;                       /* at its removal */
   uint8_t state, kind;                     /* kind: packbuf_object_kind */
@@ -16157,7 +16160,7 @@ static void packbuf_i_entry_held(packbuf_ledger *ledger, packbuf_i_booked *entry
   entry->bytes = ref->length;
   entry->kind = ref->kind;
   entry->since = packbuf_now();
-  entry->reading = 0;
+  entry->reading = entry->released = 0;
   ledger->state.batches++;
   ledger->state.bytes += entry->bytes;
 }
@@ -16196,6 +16199,7 @@ PACKBUF_API packbuf_status packbuf_ledger_open(packbuf_store *store, const packb
   made->store = store;
   if (options) made->options = *options;
   if (!made->options.attempts) made->options.attempts = 3;
+  if (!made->options.readings) made->options.readings = 1;
   made->gone.before = made->gone.after = &made->gone;
   made->mask = count - 1;
   made->buckets = (packbuf_i_booked **)packbuf_i_ledger_heap(made, NULL, 0, (size_t)count * sizeof *made->buckets);
@@ -16429,7 +16433,9 @@ static packbuf_i_booked *packbuf_i_ledger_back(packbuf_ledger *ledger, packbuf_o
   entry = packbuf_i_ledger_find(ledger, object->ref.key);
   if (entry && entry->state == PACKBUF_I_ENTRY_HELD && entry->generation == object->ref.generation && entry->reading) {
     entry->reading--;
-    if (consumed && entry->reading == 0 && !ledger->options.retain) last = entry;
+    entry->released += consumed != 0;
+    if (consumed && entry->reading == 0 && entry->released >= ledger->options.readings && !ledger->options.retain)
+      last = entry;
   }
   if (last) {
     packbuf_i_entry_pending(ledger, last);

@@ -486,7 +486,8 @@ static packbuf_status packbuf_i_server_listen(packbuf_server *server, const char
   status = packbuf_i_addresses_find(parts.rest, parts.rest_size, found, &count, error);
   if (status) return status;
   if (!server->service.secret_size && !packbuf_i_address_loopback(&found[0]))
-    return packbuf_i_call_fail(error, PACKBUF_DENIED, "a server that others can reach needs a secret");
+    return packbuf_i_call_fail(
+        error, PACKBUF_DENIED, "a server that others can reach needs a secret (options.secret, PACKBUF_SECRET_FILE)");
   if (verbs) status = packbuf_i_server_verbs(server, &found[0], options->device, error);
   if (!status) status = packbuf_i_address_listen(&found[0], &server->listener, error);
   if (status) return status;

@@ -278,8 +278,9 @@ static packbuf_status packbuf_i_shm_reserve_all(packbuf_i_shm *shm, const uint64
       return packbuf_i_call_fail(error, next,
                                  next == PACKBUF_QUOTA  ? "the handle's quota is used up"
                                  : next != PACKBUF_FULL ? "given up while waiting for room"
-                                 : slots                ? "the store has no free object (options.objects)"
-                                                        : "the store has no run of free memory of this length");
+                                 : slots ? "the store has no free object (options.objects): remove or release some"
+                                         : "the store has no run of free memory of this length: remove or release "
+                                           "objects, or wait");
   }
 }
 

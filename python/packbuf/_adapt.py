@@ -16,6 +16,7 @@ import numpy as np
 
 from packbuf import _torch
 from packbuf._errors import Error, Status, error_of
+from packbuf._exchange import Arrow
 from packbuf._select import Columns, Ragged
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def fields_of(batch: Any) -> Taken:
         taking = _Taking()
         plan = {"kind": "TensorDict", "batch": taking.tensordict(batch, "")}
         return Taken(taking.fields, taking.values, {CONTAINER: _text(plan)}, _rows(batch))
+    if isinstance(batch, Arrow):  # by way of Arrow it would lose what is missing, and its batch values
+        words = "a view, or part of one, is no batch: give its .tolist(), or view.tensordict(rows), which keeps dtypes"
+        raise error_of(Status.WRONG_TYPE, words)
     if is_arrow(batch):
         return Taken({}, {}, {})
     if isinstance(batch, Mapping):

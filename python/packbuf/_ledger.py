@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-_MOST_ATTEMPTS = (1 << 32) - 1
+_MOST = (1 << 32) - 1
 
 
 class Reading:
@@ -46,13 +46,17 @@ class Reading:
     def release(self) -> bool:
         """The batch was consumed: whether it was freed with that. A second release does nothing.
 
-        It is freed when this was the last reading of the newest generation, and the ledger does not retain.
+        It is freed when this was the last reading out of the newest generation, it was read as often as it is to be
+        (`Ledger`, `readings`), and the ledger does not retain.
         """
         return self._core.end(True)
 
     def put_back(self) -> None:
         """The batch was not consumed, and stays to be read."""
         self._core.end(False)
+
+    def __repr__(self) -> str:
+        return f"<packbuf.Reading {self.ref}{', ended' if self._core.ended else ''}>"
 
     def __enter__(self) -> View:
         """A view of the batch."""
@@ -68,10 +72,12 @@ class Reading:
 class Ledger:
     """Keeps account, in this process, of batches that are to be read a number of times and then freed.
 
-    The store keeps the bytes; the ledger alone decides when they go.
+    The store keeps the bytes; the ledger alone decides when they go: with the release by which a batch was read
+    `readings` times, once no reading of it is out.
 
     Args:
         store: which must stay open.
+        readings: how many releases a batch is for: 2 where an actor and a critic read each batch once.
         retain: the last release keeps the batch, for more epochs; only `abort`, `gc` and ``store.remove`` free.
         most_bytes: a put beyond is LIMIT; 0: no bound.
         attempts: how often `gc` tries a removal that leases delay.
@@ -88,10 +94,13 @@ class Ledger:
     (False, 0)
     """
 
-    def __init__(self, store: Store, *, retain: bool = False, most_bytes: int = 0, attempts: int = 3) -> None:
+    def __init__(
+        self, store: Store, *, readings: int = 1, retain: bool = False, most_bytes: int = 0, attempts: int = 3
+    ) -> None:
         self.store = store
-        most, tries = number(most_bytes, "most_bytes"), number(attempts, "attempts", _MOST_ATTEMPTS)
-        self._core = _core.Ledger(store._core, most, tries, flag(retain, "retain"))
+        most, tries = number(most_bytes, "most_bytes"), number(attempts, "attempts", _MOST)
+        times = number(readings, "readings", _MOST)
+        self._core = _core.Ledger(store._core, most, tries, times, flag(retain, "retain"))
 
     store: Store
     """Over which it keeps its books."""
@@ -158,3 +167,6 @@ class Ledger:
     def state(self) -> dict[str, Any]:
         """``batches`` and ``bytes`` to be read, ``reading``, ``pending`` removals and their bytes, ``oldest_age``."""
         return self._core.describe()
+
+    def __repr__(self) -> str:
+        return f"<packbuf.Ledger of {self.store!r}>"

@@ -12,7 +12,7 @@ import numpy as np
 
 from packbuf import _core, _torch
 from packbuf._arguments import texts
-from packbuf._errors import Status, error_of
+from packbuf._errors import NotFound, OutOfRange, Status, error_of
 from packbuf._exchange import Arrow
 
 if TYPE_CHECKING:
@@ -42,6 +42,18 @@ def row_argument(rows: Any) -> Any:
     if indexes.size and indexes.dtype.kind not in "iu":
         raise error_of(Status.WRONG_TYPE, f"rows are integers or bools, not {indexes.dtype}")
     return np.ascontiguousarray(indexes, dtype=np.int64)
+
+
+def choose(view: View, patterns: list[str], rows: Rows, scope: int) -> _core.Selection:
+    """Columns and rows of a view; an index that is none is told by its value."""
+    indexes = row_argument(rows)
+    try:
+        return _core.Selection(view._core, scope, patterns, indexes)
+    except OutOfRange as error:
+        if error.row is None or not isinstance(indexes, np.ndarray):
+            raise
+        words = f"rows[{error.row}] is {indexes[error.row]}, of a batch of {view.num_rows} rows"
+        raise error_of(Status.OUT_OF_RANGE, words) from None
 
 
 def patterns_of(fields: Sequence[str] | str | None) -> list[str]:
@@ -233,7 +245,14 @@ class Selection(Arrow):
     """Some fields and some rows of a view, as `View.select` chooses them; nothing is read before it is asked for."""
 
     def __init__(self, view: View, fields: Sequence[str] | str | None, rows: Any, scope: int = 0) -> None:
-        self._begin(view, _core.Selection(view._core, scope, patterns_of(fields), row_argument(rows)))
+        try:
+            self._begin(view, choose(view, patterns_of(fields), rows, scope))
+        except NotFound as error:
+            if scope:
+                raise
+            known = view._known(field.path for field in view._top(0))
+            words = f"no column has this path or matches this pattern; {known}"
+            raise error_of(Status.NOT_FOUND, words, path=error.path) from None
 
     @classmethod
     def _of(cls, view: View, chosen: _core.Selection) -> Selection:
@@ -258,6 +277,9 @@ class Selection(Arrow):
     def __len__(self) -> int:
         """How many rows."""
         return self._chosen.rows
+
+    def __repr__(self) -> str:
+        return f"<packbuf.Selection: {len(self)} rows, {len(self._leaves)} columns of {self.view!r}>"
 
     @property
     def paths(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict
 
 from packbuf import _core
 from packbuf._arguments import flag, number, only, text, word
@@ -456,7 +456,10 @@ class Store:
         return self._core.describe(self._seconds(timeout))
 
     def counters(self) -> dict[str, int]:
-        """What this handle did: ``puts``, ``bytes_moved``, ``registrations``, ``leases`` held now, ..."""
+        """What this handle did: ``puts``, ``bytes_moved``, ``registrations``, ``leases`` held now, ...
+
+        ``store_used`` and ``store_objects`` are 0 where a server has the store: `describe` asks it.
+        """
         return self._core.counters()
 
     def collect(self, *, timeout: float | None = None) -> int:
@@ -488,6 +491,9 @@ class Store:
     ) -> None:
         """Close it."""
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a store is not pickled: send its uri, and connect to that in the other process")
 
     def __repr__(self) -> str:
         return "<packbuf.Store, closed>" if self.closed else f"<packbuf.Store {self.uri}>"

@@ -7,7 +7,7 @@ import io
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from packbuf import _adapt, _core, _exchange, _inspect
@@ -17,7 +17,7 @@ from packbuf._core import Ref
 from packbuf._core import Selection as CoreSelection
 from packbuf._core import View as CoreView
 from packbuf._errors import NotFound, Status, error_of
-from packbuf._select import Array, Columns, Ragged, Selection, row_argument
+from packbuf._select import Array, Columns, Ragged, Selection, choose
 from packbuf._table import Table
 
 Verify = Literal["open", "head", "index", "all"]
@@ -214,7 +214,7 @@ class Field(_exchange.Arrow):
     def _chosen(self, rows: Any) -> _core.Selection:
         if rows is None:
             return self._view._whole(self.scope)
-        return _core.Selection(self._view._core, self.scope, [_pattern(self.path)], row_argument(rows))
+        return choose(self._view, [_pattern(self.path)], rows, self.scope)
 
     @overload
     def __getitem__(self, rows: str) -> Field: ...
@@ -369,9 +369,11 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         for path in dict.fromkeys((escaped, name)):
             with contextlib.suppress(NotFound):
                 return Field(self, self._core.find(0, path))
+        raise error_of(Status.NOT_FOUND, f"no column has this path; {self._known(self)}", path=name)
+
+    def _known(self, names: Iterable[str]) -> str:
         few = len(self) <= _FEW_NAMES  # of many `in` and `get` would pay
-        known = f"the fields are {', '.join(one[:64] for one in self)}" if few else f"list(view) has {len(self)} fields"
-        raise error_of(Status.NOT_FOUND, f"no column has this path; {known}", path=name)
+        return f"the fields are {', '.join(one[:64] for one in names)}" if few else f"list(view) has {len(self)} fields"
 
     def __iter__(self) -> Iterator[str]:
         """Names of the fields, in order."""

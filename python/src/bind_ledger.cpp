@@ -14,11 +14,12 @@ namespace packbuf_py {
 
 class Ledger {
  public:
-  Ledger(nb::handle store, uint64_t most_bytes, uint32_t attempts, bool retain) {
+  Ledger(nb::handle store, uint64_t most_bytes, uint32_t attempts, uint32_t readings, bool retain) {
     packbuf_ledger_options options;
     memset(&options, 0, sizeof options);
     options.most_bytes = most_bytes;
     options.attempts = attempts;
+    options.readings = readings;
     options.retain = retain;
     books_ = std::make_shared<Books>(handle_of(store), options);
   }
@@ -113,8 +114,8 @@ static nb::dict describe(const Ledger &self) {
 void bind_ledger(nb::module_ &m) {
   nb::class_<Reading, Leased>(m, "Reading").def_prop_ro("ended", &Reading::ended).def("end", &Reading::end);
   nb::class_<Ledger>(m, "Ledger")
-      .def("__init__", [](Ledger *self, nb::handle store, uint64_t most_bytes, uint32_t attempts,
-                          bool retain) { new (self) Ledger(store, most_bytes, attempts, retain); })
+      .def("__init__", [](Ledger *self, nb::handle store, uint64_t most_bytes, uint32_t attempts, uint32_t readings,
+                          bool retain) { new (self) Ledger(store, most_bytes, attempts, readings, retain); })
       .def("put", &put, nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg())
       .def("adopt", &adopt, nb::arg().none(), nb::arg())
       .def("get", &get, nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())

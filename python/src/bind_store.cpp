@@ -50,7 +50,9 @@ const char *key_text(nb::handle key, const char *what) {
 
 packbuf_ref ref_of(nb::handle key) {
   if (nb::isinstance<packbuf_ref>(key)) return *nb::inst_ptr<packbuf_ref>(key);
-  return packbuf_ref_newest(key_text(key));
+  const char *text = key_text(key);
+  packbuf_ref ref;
+  return packbuf_ref_parse(text, strlen(text), &ref, nullptr) ? packbuf_ref_newest(text) : ref;
 }
 
 static std::vector<packbuf_ref> refs_of(const nb::list &keys) {

@@ -14,7 +14,7 @@ namespace packbuf_py {
 const SharedHandle &handle_of(nanobind::handle store);
 // A key, or what else is text, as the C core takes it, kept by the str; INVALID_ARGUMENT for what cannot be one.
 const char *key_text(nanobind::handle key, const char *what = "a key");
-// A ref as it is; a key as the ref of whatever is newest.
+// A ref as it is, or by its text; a key as the ref of whatever is newest.
 packbuf_ref ref_of(nanobind::handle key);
 // limits, fingerprint: as long as the options are used.
 packbuf_get_options get_options(const packbuf_limits *limits, int level, const nanobind::object &fingerprint,

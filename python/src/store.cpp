@@ -60,7 +60,11 @@ Handle::Handle(const char *uri, const packbuf_store_options &options) : process_
       if (status != PACKBUF_OK) (void)packbuf_store_close(store_, PACKBUF_NO_WAIT, nullptr);
     }
   }
-  check(status, error);
+  if (status != PACKBUF_OK) {
+    Failure failure = failure_of(error);
+    if (failure.path.empty()) failure.path.assign(uri, strcspn(uri, "?"));
+    throw failure;
+  }
   uri_ = info.uri;
   capabilities_ = info.capabilities;
 }

@@ -209,6 +209,15 @@ def test_errors_name_what_there_is():
         with pytest.raises(packbuf.NotFound, match=r"the fields are ids, a\.b$") as caught:
             view[missing]
         assert caught.value.path == missing and missing not in view
+    for missing in ("idz", "a.b", "a.*"):
+        with pytest.raises(packbuf.NotFound, match=r"the fields are ids, a\\\.b$") as caught:  # as a pattern wants it
+            view.select(["ids", missing])
+        assert caught.value.path == missing and view.select(r"a\.*").paths == [r"a\.b"]
+    with pytest.raises(packbuf.OutOfRange, match=r"rows\[1\] is -3, of a batch of 2 rows$"):
+        view.select("ids", [0, -3])
+    with pytest.raises(packbuf.OutOfRange, match=r"rows\[0\] is 2, of"):
+        view["ids"].numpy([2])
+    assert repr(view.select("ids", [0])) == f"<packbuf.Selection: 1 rows, 1 columns of {view!r}>"
     many = packbuf.open(packbuf.pack({f"f{i}": [1] for i in range(100)}))
     with pytest.raises(packbuf.NotFound, match="has 100 fields$"):
         many["g"]

@@ -323,6 +323,17 @@ def test_items_of_lists_are_gathered(pa):
     assert [item[0]["mime"] for item in batch.column("i").to_pylist()] == [one.mime for (one,) in images[8:]]
 
 
+def test_a_view_is_no_batch():
+    """By way of Arrow what is missing would be null, and batch values would be gone."""
+    view = packbuf.open(packbuf.pack({"m": [{"a": 1}, {}]}, batch_values={"step": 3}))
+    for part in (view, view.select(), view.select("m", [1]), {"m": view["m"]}):
+        with pytest.raises(packbuf.WrongType, match=r"\.tolist\(\)"):
+            packbuf.pack(part)
+        with packbuf.connect("local:") as store, pytest.raises(packbuf.WrongType):
+            store.put("k", part)
+    assert packbuf.open(packbuf.pack(view.select("m", [1]).tolist())).rows() == [{"m": {}}]
+
+
 def test_zones_are_kept(pa):
     table = pa.table({"t": pa.array([datetime(2020, 1, 1)], pa.timestamp("ms", "Europe/Paris"))})
     back = pa.table(opened(table))

@@ -99,6 +99,21 @@ def test_refs_are_plain_data(store):
         assert caught.value.code in {Status.INVALID_ARGUMENT, Status.UNSUPPORTED_VERSION}
 
 
+def test_refs_by_their_text(store):
+    """The text of a ref is that ref, wherever a key will do: not the newest of its key, and no key of its own."""
+    old = store.put("k", BATCH)
+    assert same(store.get(str(old))) and store.exists(str(old)) and store.stat(str(old)).ref == old
+    new = store.put("k", BATCH)
+    with pytest.raises(packbuf.Stale):
+        store.get(str(old))
+    assert store.get_many(["k", str(new)])[1].ref == new
+    store.remove(str(new))
+    assert not store.exists("k")
+    broken = str(new)[:-1].replace("pbref1:", "pbref1:x")
+    with pytest.raises(packbuf.NotFound):
+        store.get(broken[:200])  # a key like any
+
+
 def test_refs_of_a_stranger(store):
     """A ref that was tampered with names what it names, or nothing: never other bytes."""
     text, random = str(store.put("key", BATCH)), np.random.default_rng(0)
@@ -277,8 +292,8 @@ def test_what_is_no_store():
             packbuf.connect("local:", **options)
     with pytest.raises(packbuf.NotFound):
         packbuf.connect(f"shm:python-nobody-{os.getpid()}", must_exist=True, size=1 << 20)
-    with pytest.raises(packbuf.NotFound, match="size"):
-        packbuf.connect(f"shm:python-nobody-{os.getpid()}")
+    with pytest.raises(packbuf.NotFound, match=f"in shm:python-nobody-{os.getpid()}: .*size"):
+        packbuf.connect(f"shm:python-nobody-{os.getpid()}?sessions=4")
     with store_of("shm") as store:
         reader = packbuf.connect(store.uri, read_only=True)
         ref = store.put("k", BATCH)
@@ -659,6 +674,11 @@ def test_the_session_goes_with_the_last_view():
             packbuf.connect(uri, must_exist=True)
 
 
+def test_stores_are_not_pickled(store):
+    with pytest.raises(TypeError, match="send its uri"):
+        pickle.dumps(store)
+
+
 def test_views_are_pickled_by_value(store):
     view = pickle.loads(pickle.dumps(store.get(store.put("k", BATCH))))
     assert leases(store) == 0 and same(view)
@@ -904,6 +924,21 @@ def test_readings(store):
     with pytest.raises(BufferError):
         memoryview(reading._core)
     assert store.exists(ref) and ledger.get(ref).release() and not store.exists(ref)
+
+
+def test_a_batch_for_two_consumers(store):
+    ledger = packbuf.Ledger(store, readings=2)
+    for _ in range(2):  # put again, it is counted from the start
+        ref = ledger.put("k", BATCH)
+        with ledger.get(ref) as view:
+            assert same(view)
+        del view
+        assert store.exists(ref), "the other one has not read it"
+        ledger.get(ref).put_back()
+        assert store.exists(ref) and ledger.get(ref).release() and not store.exists(ref)
+    with pytest.raises(packbuf.Error, match="readings"):
+        packbuf.Ledger(store, readings=-1)
+    assert repr(ledger) == f"<packbuf.Ledger of {store!r}>" and repr(ledger.get(ledger.put("r", BATCH))).startswith("<packbuf.Reading pbref1:")
 
 
 def test_a_ledger_outlives_its_names(store):
