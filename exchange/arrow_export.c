@@ -70,7 +70,6 @@ static packbuf_status packbuf_i_begin_arrow_elements(const packbuf_export *what,
   e->room = NULL;
   if (time && time[1] == 'd') e->as = packbuf_dtype_of(PACKBUF_DTYPE_INT, 32);
   packbuf_arena_init(&e->scratch, what->allocator);
-  e->scratch.limit = what->selection->view->limits.decoded_bytes;
   if (status != PACKBUF_OK || !complex) return status;
   e->holder = out->children[0];
   if (count > INT64_MAX / 2)
@@ -252,7 +251,7 @@ static packbuf_status packbuf_i_check_arrow_text(const struct ArrowArray *array,
 /* Cells of bytes. A media list has two levels of offsets: `list` is the array of the lists, NULL for others. */
 static packbuf_status packbuf_i_export_bytes(const packbuf_export *what, const packbuf_node *node, int text,
                                              struct ArrowArray *list, struct ArrowArray *out, packbuf_error *error) {
-  packbuf_selected_size size;
+  packbuf_selected_size size, copied;
   packbuf_select_into into;
   packbuf_i_lent lent;
   packbuf_status status = packbuf_select_size(what->selection, node->index, &size, error);
@@ -270,7 +269,9 @@ static packbuf_status packbuf_i_export_bytes(const packbuf_export *what, const p
     into.data_capacity = size.data_bytes;
     if (list) into.item_offsets = packbuf_i_array_buffer(what, list, 1, size.rows + 1, 8, error);
     if (!into.offsets || !into.data || (list && !into.item_offsets)) return PACKBUF_OUT_OF_MEMORY;
-    status = packbuf_select_copy(what->selection, node->index, &into, NULL, error);
+    status = packbuf_select_copy(what->selection, node->index, &into, &copied, error);
+    if (status == PACKBUF_OK && (copied.rows != size.rows || copied.items != size.items)) /* rewritten meanwhile */
+      status = packbuf_i_broken(error, PACKBUF_RULE_I7, PACKBUF_NOWHERE, PACKBUF_NOWHERE);
   }
   if (status == PACKBUF_OK && text && !(what->flags & PACKBUF_EXPORT_VERIFIED))
     status = packbuf_i_check_arrow_text(out, error);

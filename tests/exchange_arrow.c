@@ -174,6 +174,18 @@ static void vectors(void) {
   tap_ok(seen > 50 && good == seen, "%u of %u valid vectors come back through Arrow", good, seen);
 }
 
+/* Complex numbers, which are lists of two to Arrow, below lists that expansion took apart. */
+static void of_complexes(void) {
+  const char *const rows = "[{\"z\" s.c64(1 2)}] [{\"z\" s.c64(3 4)} {\"z\" s.c64(5 6)}] "
+                           "[{\"z\" s.c64(7 8)} {\"z\" null}]";
+  packed p;
+  size_t n;
+  begin(&p, 3);
+  tap_ok(!packbuf_add_values(&p.batch, "f", mv_column(rows, &n), &error) && opens(&p) && all_ways(&p, "complexes"),
+         "complex numbers in lists of dicts come back");
+  packbuf_arena_free(&p.arena);
+}
+
 static void of_everything(void) {
   for (unsigned packing = 1; packing <= 4; packing++) {
     packed p;
@@ -302,18 +314,24 @@ static void without_memory(void) {
   tap_ok(clean && status == PACKBUF_OK && at > 20, "without memory at each of %lu calls", at);
 }
 
+/* A copy of the small batch, open, for those who rewrite it. */
+static uint8_t *open_copy(packed *p) {
+  uint8_t *copy = (uint8_t *)malloc((size_t)small.size);
+  *p = small;
+  p->data = memcpy(copy, small.data, (size_t)small.size);
+  (void)packbuf_open(&p->view, copy, p->size, 0, NULL, &error);
+  (void)chooses(p, packbuf_rows_all());
+  return copy;
+}
+
 static void hostile_views(void) {
-  packed p = small;
+  packed p;
+  uint8_t *copy = open_copy(&p);
   counting count = {0, 0};
   packbuf_export what;
   packbuf_column column;
   struct ArrowArray array;
   struct ArrowArrayStream stream;
-  uint8_t *copy = (uint8_t *)malloc((size_t)small.size);
-  memcpy(copy, small.data, (size_t)small.size);
-  p.data = copy;
-  (void)packbuf_open(&p.view, copy, p.size, 0, NULL, &error);
-  (void)chooses(&p, packbuf_rows_all());
   (void)packbuf_open_column(&p.view, node_of(&p, "texts"), &column, &error);
   what = exporting(&p.selection, node_of(&p, "texts"), &count);
   copy[column.data.bytes - copy + 1] = 0xFF;
@@ -331,10 +349,105 @@ static void hostile_views(void) {
   bytes_store32(copy + (column.offsets.bytes - copy) + 8, 3000000);
   tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_OFFSETS && !array.release,
          "offsets beyond the data: %s", line());
+  p.view.limits.decoded_bytes = 39; /* its four numbers are 32 bytes, their offsets 40 */
+  what.node = node_of(&p, "ragged");
+  what.flags = PACKBUF_EXPORT_COPY;
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_OUT_OF_MEMORY && !array.release,
+         "a buffer beyond the limit: %s", line());
   what.node = p.view.node_count;
   tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_NOT_FOUND, "no such node: %s", line());
   tap_ok(count.taken == count.released, "nothing is held");
   free(copy);
+}
+
+/* Whoever can write to the memory rewrites the head once the buffer is open. */
+static void rewritten_head(void) {
+  packed p;
+  uint8_t *copy = open_copy(&p);
+  counting count = {0, 0};
+  packbuf_export what;
+  packbuf_node node;
+  packbuf_buffer mask;
+  struct ArrowArray array;
+  (void)packbuf_find(&p.view, 0, "dicts", &node, &error);
+  (void)packbuf_get_buffer(&p.view, &node, PACKBUF_ROLE_VALIDITY, 0, &mask, &error);
+  bytes_store64(copy + bytes_buffer_at(&p.view, mask.index) + 16, 3);
+  what = exporting(&p.selection, node.index, &count);
+  tap_ok(packbuf_arrow_array(&what, &array, &error) == PACKBUF_BAD_BUFFER && !array.release,
+         "a mask of fewer rows: %s", line());
+  tap_ok(count.taken == count.released, "nothing is held");
+  free(copy);
+}
+
+/* An allocator that writes a number to the packed buffer at one of its calls, and so in the midst of an export. */
+typedef struct rewriting {
+  unsigned long calls, at;
+  uint8_t *where;
+  uint64_t number;
+} rewriting;
+
+static void *rewriting_resize(void *context, void *memory, size_t old_size, size_t new_size) {
+  rewriting *r = (rewriting *)context;
+  (void)old_size;
+  if (!new_size) return free(memory), NULL;
+  if (r->calls++ == r->at) bytes_store64(r->where, r->number);
+  return realloc(memory, new_size);
+}
+
+/* Whenever the last offset of a column becomes another one, its export fails, or no child is shorter than what its
+ * parent wants, or longer than `most`. */
+static void rewritten_meanwhile(const char *name, packed *p, const packbuf_buffer *offsets, uint64_t number,
+                                int64_t most) {
+  counting count = {0, 0};
+  packbuf_export what = exporting(&p->selection, 0, &count);
+  rewriting r = {0, 0, (uint8_t *)p->data + (offsets->bytes - (uint8_t *)p->data) + 8 * (offsets->count - 1), number};
+  const packbuf_allocator allocator = {rewriting_resize, &r};
+  const uint64_t before = bytes_load64(r.where);
+  struct ArrowSchema schema;
+  unsigned refused = 0, good = 0, bad = 0;
+  (void)packbuf_arrow_schema(&what, &schema, &error);
+  what.allocator = &allocator;
+  for (; r.calls >= r.at; r.at++) {
+    struct ArrowArray array;
+    packbuf_status status;
+    r.calls = 0;
+    status = packbuf_arrow_array(&what, &array, &error);
+    bytes_store64(r.where, before); /* what is lent is the packed buffer's, and not looked at again */
+    if (status != PACKBUF_OK) {
+      refused++;
+    } else {
+      const int sound = array.children[0]->length <= most && !exchange_walk(&schema, &array);
+      good += (unsigned)sound, bad += (unsigned)!sound;
+      array.release(&array);
+    }
+  }
+  schema.release(&schema);
+  tap_ok(refused && good && !bad && count.taken == count.released, "%s: refused %u times, given %u times", name,
+         refused, good);
+}
+
+static void rewritten_offsets(void) {
+  const char *const rows = "[m\"image/png:a\" m\"image/gif:b\"] [m\"image/png:c\" m\":d\" m\"a/b:e\"]";
+  packed p;
+  packbuf_ragged ragged;
+  packbuf_column column;
+  size_t n;
+  memset(&ragged, 0, sizeof ragged);
+  ragged.data = small_items;
+  ragged.dtype = i64();
+  ragged.offset_bits = 64;
+  ragged.offsets = small_offsets;
+  ragged.items = 4;
+  begin(&p, 4);
+  (void)packbuf_add_ragged(&p.batch, "ragged", &ragged, &error);
+  (void)(opens(&p) && packbuf_open_column(&p.view, 0, &column, &error));
+  rewritten_meanwhile("rows that end beyond the data", &p, &column.offsets, 3000000, 4);
+  packbuf_arena_free(&p.arena);
+  begin(&p, 2);
+  (void)packbuf_add_values(&p.batch, "media", mv_column(rows, &n), &error);
+  (void)(opens(&p) && packbuf_open_column(&p.view, 0, &column, &error));
+  rewritten_meanwhile("media that are fewer than their attributes", &p, &column.item_offsets, 4, 5);
+  packbuf_arena_free(&p.arena);
 }
 
 /* Only what was chosen can be exported. */
@@ -668,8 +781,8 @@ static void told_types(void) {
   refuses("a shape of more elements", shaped("ragged_tensor", square, NULL), PACKBUF_BAD_SHAPE);
   refuses("a tensor with a null", shaped("ragged_tensor", row, fourth_null), PACKBUF_BAD_SHAPE);
   m = with(with(with(make("+s", 1, 0, 1, NULL, NULL, NULL), make("s", 1, 0, 2, NULL, shorts, NULL)), make("u", 1, 0, 3, NULL, offsets32, letters)), make("l", 1, 0, 2, NULL, one, NULL));
-  m->schemas[0]->name = "0", m->schemas[1]->name = "7", m->schemas[2]->name = "length";
-  takes("items by place, one beyond the length", told(m, "packbuf.codec", "list", NULL, NULL), "[1]");
+  m->schemas[0]->name = "0", m->schemas[1]->name = "999999999", m->schemas[2]->name = "length";
+  takes("items by place, one far beyond the length", told(m, "packbuf.codec", "list", NULL, NULL), "[1]");
   begin(&p, 0);
   m = make("d:1,2", 0, 0, 2, NULL, NULL, NULL);
   tap_ok(packbuf_arrow_add(&p.batch, "a[0].b", &m->schema, NULL, 0, &error) && strcmp(error.path, "a\\[0]\\.b") == 0, "a path is escaped: %s", line());
@@ -745,6 +858,8 @@ int main(void) {
   streaming();
   without_memory();
   hostile_views();
+  rewritten_head();
+  rewritten_offsets();
   not_chosen();
   imports();
   changed_offsets();
@@ -752,6 +867,7 @@ int main(void) {
   chunked();
   metadata();
   told_types();
+  of_complexes();
   of_everything();
   vectors();
   packbuf_arena_free(&small.arena);

@@ -1,8 +1,10 @@
 /* tests/exchange_dlpack.c: columns as tensors of DLPack and back: what is lent and what copied, one cell, strides, what
  * is refused, memory that runs out, the hold.
- * May use: packbuf_exchange.h, exchange.h, failing.h, trips.h, tap.h. Must not know: how tensors are made. */
+ * May use: packbuf_exchange.h, exchange.h, failing.h, sealing.h, trips.h, tap.h. Must not know: how tensors are
+ * made. */
 #include "exchange.h"
 #include "failing.h"
+#include "sealing.h"
 #include "trips.h"
 
 static packbuf_error error;
@@ -22,11 +24,11 @@ static const int32_t items[] = {1, 2, 3, 4, 5, 6, 7};
 static const int64_t offsets[] = {0, 2, 2, 6, 7, 7};
 
 static void make(uint8_t packing) {
-  static const uint64_t shape[] = {5, 2, 3}, nine[] = {5, 1, 1, 1, 1, 1, 1, 1};
+  static const uint64_t shape[] = {5, 2, 3};
   static const uint8_t mask[] = {0x1B};
   packbuf_options options = packbuf_default_options();
   packbuf_batch batch;
-  packbuf_tensor tensor = array_of(dense, f64(), 3, shape, NULL, PACKBUF_FORM_TENSOR), wide, one;
+  packbuf_tensor tensor = array_of(dense, f64(), 3, shape, NULL, PACKBUF_FORM_TENSOR), one;
   packbuf_ragged ragged;
   size_t count;
   options.packing = packing;
@@ -38,14 +40,12 @@ static void make(uint8_t packing) {
   ragged.offset_bits = 64;
   ragged.offsets = offsets;
   ragged.items = 7;
-  wide = array_of(items, i32(), 8, nine, NULL, PACKBUF_FORM_TENSOR);
-  one = array_of(items, i32(), 1, nine, NULL, 0);
+  one = array_of(items, i32(), 1, shape, NULL, 0);
   packbuf_arena_init(&arena, NULL);
   (void)packbuf_batch_init(&batch, 5, &arena, &options, &error);
   (void)packbuf_add_tensor(&batch, "dense", &tensor, NULL, &error);
   (void)packbuf_add_tensor(&batch, "holes", &one, mask, &error);
   (void)packbuf_add_ragged(&batch, "ragged", &ragged, &error);
-  (void)packbuf_add_tensor(&batch, "wide", &wide, NULL, &error);
   (void)packbuf_add_values(&batch, "shapes",
                            mv_column("t.i8[2 2](1 2 3 4) t.i8[](5) t.i8[3](6 7 8) t.i8[1 0]() t.i8[1 1](9)", &count),
                            &error);
@@ -147,6 +147,32 @@ static void refusals(void) {
   refused("an unknown flag", of("dense", packbuf_rows_all(), 64), PACKBUF_INVALID_ARGUMENT);
 }
 
+/* Cells may have 8 dimensions, 9 with the rows. An array has 8 here: one more is written to the head. */
+static void nine_dimensions(void) {
+  static const uint64_t shape[] = {5, 1, 1, 1, 1, 1, 1, 1};
+  const packbuf_view before = view;
+  packbuf_batch batch;
+  packbuf_tensor eight = array_of(items, i32(), 8, shape, NULL, PACKBUF_FORM_TENSOR);
+  packbuf_node node;
+  void *made;
+  uint64_t made_size;
+  uint8_t *bytes;
+  (void)packbuf_batch_init(&batch, 5, &arena, NULL, &error);
+  (void)packbuf_add_tensor(&batch, "nine dimensions", &eight, NULL, &error);
+  (void)packbuf_pack(&batch, &made, &made_size, &error);
+  (void)packbuf_open(&view, made, made_size, 0, NULL, &error);
+  bytes = (uint8_t *)made;
+  bytes[bytes_node_at(&view, 0) + 30] = 8;
+  bytes_store64(bytes + view.strings_at + view.strings_length, 1); /* where the head is padded */
+  bytes_store64(bytes + 88, view.strings_length + 8);
+  seal_head(bytes, made_size);
+  tap_ok(!packbuf_open(&view, made, made_size, 0, NULL, &error) && !packbuf_get_node(&view, 0, &node, &error) &&
+             node.rank == 8 && node.shape[7] == 1,
+         "cells of 8 dimensions: %s", line());
+  refused("9 with the rows", of("nine dimensions", packbuf_rows_all(), 0), PACKBUF_WRONG_TYPE);
+  view = before;
+}
+
 static void without_memory(void) {
   unsigned long at = 0;
   packbuf_status status = PACKBUF_OUT_OF_MEMORY;
@@ -227,6 +253,7 @@ int main(void) {
   make(PACKBUF_PACKING_NONE);
   outwards(exchange_lends());
   refusals();
+  nine_dimensions();
   without_memory();
   inwards();
   packbuf_arena_free(&arena);

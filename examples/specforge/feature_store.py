@@ -22,6 +22,7 @@ import math
 import re
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -191,7 +192,8 @@ class PackbufFeatureStore:
             reading = self._reading(sample_ref, wanted)
             try:
                 tensors = _tensors(reading.view, sample_ref, wanted, device)
-            except BaseException:
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # of an exception that is kept they would keep the view
                 reading.put_back()
                 raise
         except packbuf.Error as error:

@@ -127,6 +127,14 @@ def test_round_trip(store):
         store.put({}, sample_id="s1", metadata={})
 
 
+def test_packed(uri):
+    store, plain = client(uri, packing="balanced"), client(uri)
+    sample = {"ids": torch.arange(1 << 15) % 100}
+    refs = [one.put(sample, sample_id="s0", metadata={}) for one in (plain, store)]
+    sizes = [packbuf.Ref.parse(ref.feature_store_uri.removeprefix("packbuf:")).nbytes for ref in refs]
+    assert 4 * sizes[1] < sizes[0] and same(plain.get(refs[1])[0], sample)
+
+
 def test_a_copy_of_its_own(store):
     ref = put(store)
     got, _ = store.get(ref)
@@ -311,6 +319,7 @@ def test_two_leases(store):
     (_, first), (_, second) = store.get(ref), store.get(ref)
     store.release(first)
     store.release(first)
+    assert store.drain_sample_removals(["s0"])["removed"] == 0, "it is being read still"
     got, third = store.get(ref)
     store.release(third)
     assert in_store(store) == 1 and same(got, tensors())
@@ -323,8 +332,9 @@ def test_two_leases(store):
 def test_unknown(store):
     ref = put(store)
     for change in ({"feature_keys": {"nothing": "s0/nothing"}}, {"feature_store_uri": "mooncake://a/b"}, {"feature_specs": {}}):
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError) as caught:
             store.get(dataclasses.replace(ref, **change))
+        assert store.health()["active_leases"] == 0, f"nothing is being read, whoever keeps {caught}"
     specs = {**ref.feature_specs, "target": FeatureSpec("target", (8, 4), "float32")}
     with pytest.raises(KeyError):
         store.get(dataclasses.replace(ref, feature_specs=specs))
@@ -334,7 +344,8 @@ def test_unknown(store):
 def test_refs_to_what_is_no_sample(store):
     """A ref may name any object: what is no sample of this store is a KeyError, and is not made to be looked at."""
     ref = store.put({"x": torch.ones(3)}, sample_id="s0", metadata={})
-    alike = np.broadcast_to(np.zeros((), np.float32), (1, 1 << 40))
+    many = (1 << 28) + (1 << 20)  # more bytes than 1 GiB and 64 times what is stored
+    alike = np.broadcast_to(np.zeros((), np.float32), (1, many))
     batches = {"zero": np.zeros((0, 3), np.float32), "text": ["a"], "ragged": [[1.0, 2.0]], "two": np.ones((2, 3), np.float32), "large": alike}
     named = [store.store.put(f"run0/{key}", {"x": x}) for key, x in batches.items()]
     named += [store.store.put_bytes("run0/bytes", b"junk" * 50), store.store.put("other/s0", {"x": np.ones((1, 3), np.float32)})]
@@ -343,9 +354,10 @@ def test_refs_to_what_is_no_sample(store):
             store.get(dataclasses.replace(ref, feature_store_uri=uri))
     with pytest.raises(KeyError):
         store.adopt(dataclasses.replace(ref, feature_store_uri=f"packbuf:{named[-1]}"))
-    lies = dataclasses.replace(ref, feature_store_uri=f"packbuf:{named[4]}", feature_specs={"x": FeatureSpec("x", (1 << 40,), "float32")})
-    with pytest.raises(packbuf.Error, match="LIMIT"):
-        store.get(lies)
+    lies = dataclasses.replace(ref, feature_store_uri=f"packbuf:{named[4]}", feature_specs={"x": FeatureSpec("x", (many,), "float32")})
+    for some in (None, ["x"]):
+        with pytest.raises(packbuf.Error, match="LIMIT"):
+            store.get(dataclasses.replace(lies, feature_keys={"x": "s0/x", "y": "s0/y"}) if some else lies, names=some)
     assert store.health()["active_leases"] == 0 and same(store.get(ref)[0], {"x": torch.ones(3)})
     with pytest.raises(KeyError):
         store.estimate_bytes({"a": FeatureSpec("a", (2,), "_inductor")})

@@ -186,9 +186,9 @@ def test_offsets_that_fit_nothing_are_arrays():
     assert [row.tolist() for row in read["x"]] == [[0], [1, 2]]
 
 
-def crafted(**changes) -> bytes:
+def crafted(*, compressed=False, **changes) -> bytes:
     """A zip of one member whose directory is not quite right: field name -> value of the central directory."""
-    data = bytearray(npz(a=np.arange(4)))
+    data = bytearray(npz(compressed=compressed, a=np.arange(4)))
     at = data.rindex(b"PK\x01\x02")
     places = {"flags": (8, "<H"), "method": (10, "<H"), "crc": (16, "<I"), "packed": (20, "<I"), "size": (24, "<I"), "offset": (42, "<I")}
     for name, value in changes.items():
@@ -207,6 +207,7 @@ def test_npz_that_is_none():
     assert status(lambda: packbuf.from_npz(crafted(flags=1))) == "UNSUPPORTED_OPERATION"
     assert status(lambda: packbuf.from_npz(crafted(method=14))) == "UNSUPPORTED_OPERATION"
     assert status(lambda: packbuf.from_npz(crafted(method=8))) == "DATA_CHECKSUM"
+    assert status(lambda: packbuf.from_npz(crafted(compressed=True, size=161))) == "TRUNCATED", "a byte less than it says"
     assert status(lambda: packbuf.from_npz(npz(a=np.array([{}], dtype=object)))) == "UNSUPPORTED_DTYPE"
     bomb = npz(compressed=True, a=np.zeros(1 << 20))
     assert len(bomb) < 1 << 15 and status(lambda: packbuf.from_npz(bomb, decoded_bytes=1 << 20)) == "LIMIT"

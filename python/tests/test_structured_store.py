@@ -884,6 +884,15 @@ def test_removing_waits_for_readers(store, world):  # 51 54 112: the lease of a 
         fails(Status.NOT_FOUND, store.get, ref, kind=KeyError)
 
 
+def test_a_removed_key_that_is_put_again(store, world):
+    client, _ = world
+    ref = store.put({"a": [1]}, key="job/step-1")
+    store.get(ref)
+    assert store.remove(ref) == 1 and client.remove("job/step-1", True) == 0  # by another, who forces it
+    again = store.put({"a": [2]}, key="job/step-1")
+    assert store.collect(force=True) == 0 and equal(store.get(again), {"a": [2]})
+
+
 def test_removals_are_tried_once_more(fake):  # 55
     store = store_on(fake)
     ref = store.append_fields(store.put({"a": np.arange(4)}), {"b": np.arange(4)}, stage="s")

@@ -120,6 +120,11 @@ def test_batches(name, alloc):
     assert sizes == others and parallel == [bytes(ours._memory(buffer)) for buffer in buffers]
 
 
+def test_jagged_tensors_with_holes():
+    holes = torch.nested.nested_tensor_from_jagged(torch.arange(8), torch.tensor([0, 4, 8]), torch.tensor([2, 3]))
+    assert [row.tolist() for row in there_and_back(ours, holes).unbind()] == [[0, 1], [4, 5, 6]]
+
+
 def test_many_tensors_by_many_workers():
     tensors = [torch.randn(random.Random(i).randint(1, 300), 7) for i in range(64)]
     buffers, sizes = ours.batch_encode_into(tensors, bytearrays, num_workers=8)
