@@ -290,7 +290,8 @@ void Batch::begin() {
     schema.path = c_text(wish.path, "a path");
     schema.codec = static_cast<packbuf_codec>(wish.codec);
     if (!wish.dtype.empty() && !packbuf_dtype_parse(wish.dtype.c_str(), &schema.dtype))
-      fail(PACKBUF_UNSUPPORTED_DTYPE, "there is no dtype " + wish.dtype, wish.path);
+      fail(PACKBUF_UNSUPPORTED_DTYPE,
+           "there is no dtype " + wish.dtype + ": they are named as float32, int64, bool, bfloat16", wish.path);
     schema.flags = wish.flags;
     schema.packing = static_cast<uint8_t>(wish.packing);
     schema.batch_value = wish.batch_value;

@@ -17,12 +17,14 @@ uint64_t deadline_in(double seconds) {
 
 // ---- failures ----
 
-// The C core has one text for all that an argument can be; here it is the key.
+// The C core has one text for all that an argument can be, and for all that can be missing; here it is the key.
 static void explain(Failure &failure) {
   if (failure.error.code == PACKBUF_INVALID_ARGUMENT &&
       failure.message == packbuf_status_text(PACKBUF_INVALID_ARGUMENT))
     failure.message = "a key has 1 to 255 bytes of UTF-8 without blanks and control characters; that of a batch at "
                       "most 200 and no '#', as appends add to it";
+  if (failure.error.code == PACKBUF_NOT_FOUND && failure.message == packbuf_status_text(PACKBUF_NOT_FOUND))
+    failure.message = "there is no object of this key and generation";
 }
 
 Failure item_failure(packbuf_status status, const char *key) {

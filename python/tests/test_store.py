@@ -109,9 +109,11 @@ def test_refs_by_their_text(store):
     assert store.get_many(["k", str(new)])[1].ref == new
     store.remove(str(new))
     assert not store.exists("k")
-    broken = str(new)[:-1].replace("pbref1:", "pbref1:x")
-    with pytest.raises(packbuf.NotFound):
-        store.get(broken[:200])  # a key like any
+    broken = str(new)[:-1].replace("pbref1:", "pbref1:x")[:200]  # a key like any
+    for call in (store.get, store.stat, store.get_bytes):
+        with pytest.raises(packbuf.NotFound, match="there is no object of this key") as caught:
+            call(broken)
+        assert caught.value.path == broken
 
 
 def test_refs_of_a_stranger(store):
