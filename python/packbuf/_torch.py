@@ -68,7 +68,7 @@ def memory(shape: Any, kind: Any, device: Any) -> Any:
     """Memory of this host for what comes from a device or goes there: of CUDA pinned, where there is any."""
     torch = need()
     kind = dtype(kind) if isinstance(kind, str) else kind
-    device = torch.device(device) if isinstance(device, str) else device
+    device = torch.device(device) if isinstance(device, (str, int)) else device
     try:
         return torch.empty(shape, dtype=kind, pin_memory=getattr(device, "type", None) == "cuda")
     except RuntimeError:
