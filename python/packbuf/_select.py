@@ -204,8 +204,9 @@ class Columns:
         absent = self._absent(fill)
         values, offsets, shapes, ndims = self.chosen.ragged(self.node, bits, memory)
         if absent is not None:  # empty, and otherwise as the first that is there
-            ndims[absent] = max(field.rank, 1)
-            shapes[1:, absent] = 0 if absent.all() else shapes[1:, absent.argmin(), None]
+            first = absent.argmin()
+            ndims[absent] = max(1, field.rank if absent[first] else ndims[first])
+            shapes[1:, absent] = shapes[1:, first, None]
         return Ragged(values, offsets, shapes if field.rank > 1 else None, ndims)
 
     def torch(self, device: Any, non_blocking: bool, share: bool, fill: Any) -> Any:
@@ -224,7 +225,11 @@ class Columns:
                 made[_torch.need().from_numpy(absent)] = fill
             return _torch.sent(made, device, non_blocking)
         if field.is_ragged_numbers:
-            return _torch.jagged(*self.elements(fill, device, non_blocking))
+            ragged, values, send = self.elements(fill, device, non_blocking)
+            if len(ragged) and ragged.ndims.min() != ragged.ndims.max():
+                text = "rows of different numbers of dimensions are no tensor: they are .numpy()'s, one by one"
+                raise error_of(Status.WRONG_TYPE, text, path=field.path)
+            return _torch.jagged(ragged, values, send)
         what = field.codec or field.kind
         raise error_of(Status.WRONG_TYPE, f"a column of codec {what} is no tensor", path=field.path)
 

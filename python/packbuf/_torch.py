@@ -68,7 +68,7 @@ def memory(shape: Any, kind: Any, device: Any) -> Any:
     """Memory of this host for what comes from a device or goes there: of CUDA pinned, where there is any."""
     torch = need()
     kind = dtype(kind) if isinstance(kind, str) else kind
-    device = torch.device(device) if isinstance(device, str) else device
+    device = torch.device(device) if isinstance(device, (str, int)) else device
     try:
         return torch.empty(shape, dtype=kind, pin_memory=getattr(device, "type", None) == "cuda")
     except RuntimeError:
@@ -156,6 +156,8 @@ def jagged(ragged: Any, values: Any, send: Callable[[Any], Any], tail: tuple[int
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
         items = values.reshape(int(offsets[-1]), *tail)
         return torch.nested.nested_tensor_from_jagged(items, send(torch.from_numpy(offsets)))
+    if not len(ragged):
+        return torch.nested.nested_tensor([], dtype=values.dtype, device=values.device)
     return torch.nested.as_nested_tensor(cells(ragged, values))
 
 

@@ -102,6 +102,15 @@ def test_memory_that_cannot_be_pinned(monkeypatch):
     assert packbuf.open(packbuf.pack({"x": on_device(torch.arange(4.0))}))["x"].tolist() == [0, 1, 2, 3]
 
 
+def test_a_device_by_its_number(card, monkeypatch):
+    device = torch.device
+    monkeypatch.setattr(torch, "device", lambda which: device("cuda:0" if which == 0 else which))
+    for which, pinned in ((0, True), ("cuda:0", True), (device("cuda", 1), True), ("cpu", False), (None, False)):
+        made = _torch.memory((2,), "int32", which)
+        assert (made.data_ptr() in card.pinned()) == pinned, which
+        card.memory.clear()
+
+
 def test_ragged_rows_by_one_copy(card):
     rows = [torch.arange(n * 2.0).reshape(n, 2) for n in (3, 1, 0, 4)]
     nested = torch.nested.nested_tensor(rows, layout=torch.jagged)

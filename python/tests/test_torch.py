@@ -176,3 +176,23 @@ def test_jagged_rows_of_more_dimensions(torch):
         assert all(torch.equal(a, b) for a, b in zip(rows, back.unbind(), strict=True))
     back = packbuf.open(packbuf.pack({"r": [torch.zeros(2, 3), torch.zeros(3, 2)]}))["r"].torch()
     assert back.layout is torch.strided and back.is_nested  # they differ in more than their first dimension
+
+
+@pytest.mark.usefixtures("torch")
+def test_absent_rows_are_empty_and_as_the_first_that_is_there():
+    view = opened({"x": [None, np.ones((2, 3)), np.ones(4), None]})
+    for rows, shapes in (
+        ([0, 2], [(0,), (4,)]),
+        ([3, 1, 0], [(0, 3), (2, 3), (0, 3)]),
+        ([0, 3], [(0, 0), (0, 0)]),
+    ):
+        assert [array.shape for array in view["x"].numpy(rows, fill=0)] == shapes
+        assert [tuple(tensor.shape) for tensor in view["x"].torch(rows, fill=0).unbind()] == shapes
+    with pytest.raises(packbuf.WrongType, match="in x: rows of different numbers of dimensions"):
+        view["x"].torch(fill=0)
+
+
+def test_no_rows_have_a_dtype_too(torch):
+    view = opened({"x": [np.ones((2, 3), np.int16)] * 2, "y": [np.ones(2, np.int16)] * 2})
+    for field in view.values():
+        assert field.torch([]).dtype is torch.int16 and not field.torch([]).unbind()
