@@ -108,6 +108,9 @@ def test_ragged():
     rows = [np.arange(6).reshape(2, 3), np.zeros((0, 3), int), np.arange(4).reshape(4, 1)]
     ragged = opened({"x": rows})["x"].ragged()
     assert [row.shape for row in ragged] == [(2, 3), (0, 3), (4, 1)] and all((a == b).all() for a, b in zip(rows, ragged, strict=True))
+    assert (ragged[-1] == rows[2]).all()
+    with pytest.raises(IndexError):
+        ragged[3]
     mixed = opened({"x": [np.array(7), np.arange(2)]})["x"].ragged()
     assert mixed[0].shape == () and mixed[1].tolist() == [0, 1]
     assert opened({"x": [[1], [2, 3]]})["x"].ragged().padded(-1, 3).tolist() == [[1, -1, -1], [2, 3, -1]]

@@ -121,6 +121,7 @@ def test_options_have_effect():
     plain, shared = packbuf.pack({"x": x}, row_sharing=False), packbuf.pack({"x": x})
     assert len(shared) < len(plain) / 10 and len(packbuf.pack({"x": x}, row_sharing=False, checksums=False)) < len(plain)
     assert len(packbuf.pack({"x": x}, row_sharing=False, packing="auto", link_gbits=1)) < len(plain) / 5
+    assert packbuf.pack({"x": x}, row_sharing=False, packing="auto", link_gbits=400).nbytes == plain.nbytes, "faster than packing"
     assert packbuf.open(packbuf.pack({"x": x}, schema={"x": {"keep_plain": True}}))["x"].numpy().base is not None
     assert len(packbuf.pack({"x": x, "y": x + 1}, alignment=4096)) % 4096 == 0
 
@@ -142,6 +143,8 @@ def test_schemas():
     with pytest.raises(packbuf.Unencodable) as caught:
         packbuf.pack({"n": [1, None]}, schema={"n": {"not_nullable": True}})
     assert caught.value.code == Status.NOT_NULLABLE and caught.value.row == 1
+    with pytest.raises(packbuf.Unencodable, match="NOT_NULLABLE"):
+        packbuf.pack({"n": [1]}, batch_values={"step": None}, schema={"step": {"value": True, "not_nullable": True}})
 
 
 def test_schema_of_a_view():
@@ -171,6 +174,7 @@ def test_schema_of_a_view():
         (lambda: packbuf.pack({"\ud800": [1]}), Status.BAD_UTF8, ValueError),
         (lambda: packbuf.pack({"a": [1]}, packing="zip"), Status.INVALID_ARGUMENT, ValueError),
         (lambda: packbuf.pack({"a": [1]}, alignment=32), Status.INVALID_ARGUMENT, ValueError),
+        (lambda: packbuf.pack({"a": [1]}, alignment=100), Status.INVALID_ARGUMENT, ValueError),
         (lambda: packbuf.pack({"a": [1]}, row_order_token=b"x"), Status.INVALID_ARGUMENT, ValueError),
         (lambda: packbuf.pack({"a": [1]}, metadata={"z": {"k": "v"}}), Status.NOT_FOUND, KeyError),
         (lambda: packbuf.pack_into({"a": [1]}, bytearray(10)), Status.CAPACITY, ValueError),

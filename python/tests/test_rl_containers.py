@@ -95,6 +95,8 @@ def test_columns_are_dense_and_in_place():
     at = back["in", "deeper", "z"].data_ptr()
     assert memory.ctypes.data <= at < memory.ctypes.data + memory.nbytes
     assert same(batch, back)
+    alike = TensorDict({"same": torch.zeros(1000)}, [1000])  # stored once, and so nowhere in place
+    assert same(alike, through(alike).tensordict(share=True))
 
 
 def test_a_memory_mapped_tensordict(tmp_path):
@@ -117,12 +119,21 @@ def test_any_batch_as_a_tensordict():
     assert list(made["t"]) == ["x", None] and list(made["o"]) == [1, None] and made["step"] == 3
     assert made.get("m").tolist() == [{"a": 1}, {}] and made.get("when").tolist()[0] == dt.date(2020, 1, 1)
     assert through([], rows=0).tensordict().batch_size == (0,)
+    mixed = [torch.tensor(1), torch.ones(3)]  # no nested tensor has rows without dimensions
+    assert same(mixed, through({"x": mixed}).tensordict().get("x").tolist())
 
 
 def test_names_that_meet():
     twice = TensorDict({"a.b": torch.zeros(2), "a": TensorDict({"b": torch.ones(2)}, [2])}, [2])
     with pytest.raises(packbuf.Error, match="DUPLICATE_NAME"):
         packbuf.pack(twice)
+
+
+def test_what_the_caller_says_wins(proto):
+    view = through(proto(meta_info={"step": 3, "lr": 1}), batch_values={"step": 4}, metadata={"packbuf.container": "mine"})
+    assert view.batch_values == {"step": 4, "lr": 1} and view.metadata == {"packbuf.container": "mine"}
+    with pytest.raises(packbuf.Error, match="ROW_COUNT"):
+        packbuf.pack(DICTS["dense"](), rows=4)
 
 
 def test_metadata_of_the_caller_stays():
@@ -176,6 +187,7 @@ PROTOS = {
         meta_info={"temperature": 1.0, "eos": [1, 2], "do_sample": True, "nested": {"a": None, "t": torch.arange(3)}, "global_steps": 3},
     ),
     "tensors alone": lambda: dict(batch=DICTS["dense"]()),
+    "no columns": lambda: dict(batch=DICTS["no columns"]()),
     "no tensors": lambda: dict(non_tensor_batch={"uid": objects(1, None, "x")}, meta_info={"k": []}),
     "meta_info alone": lambda: dict(meta_info={"k": {"deep": [1, {"x": 2.5}]}}),
     "nothing": lambda: {},

@@ -75,6 +75,20 @@ def test_nested_tensors(torch, layout, name):
     assert same(rows, view["x"].tolist()) and view["x"].codec == "ragged_tensor"
 
 
+def test_jagged_tensors_with_holes(torch):
+    holes = torch.nested.nested_tensor_from_jagged(torch.arange(8), torch.tensor([0, 4, 8]), torch.tensor([2, 3]))
+    assert same([torch.tensor([0, 1]), torch.tensor([4, 5, 6])], opened({"x": holes})["x"].tolist())
+
+
+def test_absent_rows(torch):
+    view = opened({"x": [1, None, 3], "r": [None, [1, 2], [3]], "m": [torch.ones(2, 3), None, torch.ones(1, 3)]})
+    with pytest.raises(packbuf.Error, match="NOT_STORED"):
+        view["x"].torch(share=True, fill=0)
+    assert view["x"].torch(fill=0).tolist() == [1, 0, 3]
+    assert [row.tolist() for row in view["r"].torch(fill=0).unbind()] == [[], [1, 2], [3]]
+    assert [tuple(row.shape) for row in view["m"].torch(fill=0).unbind()] == [(2, 3), (0, 3), (1, 3)]
+
+
 def test_jagged_out(torch):
     rows = [torch.arange(3), torch.arange(1), torch.arange(0)]
     back = opened({"x": rows})["x"].torch()
