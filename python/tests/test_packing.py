@@ -147,6 +147,17 @@ def test_schemas():
         packbuf.pack({"n": [1]}, batch_values={"step": None}, schema={"step": {"value": True, "not_nullable": True}})
 
 
+def test_names_come_before_paths():
+    view = packbuf.open(packbuf.pack({"a": [{"b": 2}], "a.b": [1]}))
+    assert view["a.b"].tolist() == [1] and view["a"]["b"].tolist() == [2]
+
+
+def test_rows_of_columns_whose_names_are_patterns():
+    names = ["*", "!a", "a", "a*"]
+    view = packbuf.open(packbuf.pack({name: [i, i + 10] for i, name in enumerate(names)}))
+    assert [view[name].numpy([1]).tolist() for name in names] == [[10], [11], [12], [13]]
+
+
 def test_schema_of_a_view():
     first, second, other = (packbuf.open(packbuf.pack({"n": column})) for column in ([1], [2, 3], [0.5]))
     assert first.schema() == second.schema() and first.schema().columns[1]["field"] == "n"
