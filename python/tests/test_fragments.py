@@ -136,6 +136,11 @@ def test_chunks_can_be_checked():
     with pytest.raises(packbuf.Malformed) as caught:
         head.fetched(ranges, memory).verify_fetched()
     assert caught.value.code is Status.DATA_CHECKSUM
+    memory[77] ^= 1
+    wrong = bytearray(stored)
+    wrong[int.from_bytes(stored[32:40], "little") + 63] ^= 1  # where the index is padded
+    with pytest.raises(packbuf.Malformed, match="INDEX"):
+        head_of(bytes(wrong)).fetched(ranges, memory).verify_fetched()
 
 
 def test_memory_lives_as_long_as_what_lies_in_it():

@@ -147,9 +147,25 @@ def test_schemas():
         packbuf.pack({"n": [1]}, batch_values={"step": None}, schema={"step": {"value": True, "not_nullable": True}})
 
 
+def test_names_of_batch_values():
+    view = packbuf.open(packbuf.pack({"a": [1]}, batch_values={"step": 7, "by": {"whom": "me"}}))
+    assert view.batch_value_names == ["step", "by"] and list(view) == ["a"]
+
+
+def test_names_come_before_paths():
+    view = packbuf.open(packbuf.pack({"a": [{"b": 2}], "a.b": [1]}))
+    assert view["a.b"].tolist() == [1] and view["a"]["b"].tolist() == [2]
+
+
+def test_rows_of_columns_whose_names_are_patterns():
+    names = ["*", "!a", "a", "a*"]
+    view = packbuf.open(packbuf.pack({name: [i, i + 10] for i, name in enumerate(names)}))
+    assert [view[name].numpy([1]).tolist() for name in names] == [[10], [11], [12], [13]]
+
+
 def test_schema_of_a_view():
     first, second, other = (packbuf.open(packbuf.pack({"n": column})) for column in ([1], [2, 3], [0.5]))
-    assert first.schema() == second.schema() and first.schema().columns[1]["field"] == "n"
+    assert first.schema() == second.schema() != other.schema() and first.schema().columns[1]["field"] == "n"
     second.expect(first.schema())
     with pytest.raises(packbuf.Error) as caught:
         other.expect(first.schema())

@@ -85,6 +85,12 @@ def test_a_tensordict_comes_back(name):
         assert all(same([column.unbind()[1]], back[key].unbind()) for key, column in batch.items())
 
 
+def test_no_rows_of_nested_tensors():
+    batch = TensorDict({"a": nested(torch.strided, (4, 3), (2, 4), dtype=torch.int64)}, [2])
+    none = through(batch).tensordict([])["a"]
+    assert none.is_nested and none.dtype is torch.int64 and none.size(0) == 0
+
+
 def test_columns_are_dense_and_in_place():
     batch = DICTS["nested"]()
     view = through(batch)
@@ -119,7 +125,7 @@ def test_any_batch_as_a_tensordict():
     assert list(made["t"]) == ["x", None] and list(made["o"]) == [1, None] and made["step"] == 3
     assert made.get("m").tolist() == [{"a": 1}, {}] and made.get("when").tolist()[0] == dt.date(2020, 1, 1)
     assert through([], rows=0).tensordict().batch_size == (0,)
-    mixed = [torch.tensor(1), torch.ones(3)]  # no nested tensor has rows without dimensions
+    mixed = [torch.tensor(1.0), torch.ones(3)]  # no nested tensor has rows without dimensions
     assert same(mixed, through({"x": mixed}).tensordict().get("x").tolist())
 
 

@@ -252,13 +252,23 @@ def test_quota(kind):
 
 
 def test_time_to_live(store):
-    ref = store.put("k", BATCH, ttl=0.05)
-    deadline = time.monotonic() + 50
-    while store.exists(ref):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    with pytest.raises(packbuf.NotFound):
-        store.get(ref)
+    for ttl in (0.05, 1e-4):  # the last is less than what a store counts in
+        ref = store.put("k", BATCH, ttl=ttl)
+        deadline = time.monotonic() + 50
+        while store.exists(ref):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(packbuf.NotFound):
+            store.get(ref)
+    more = store.append(store.put("l", BATCH), BATCH, ttl=50)
+    assert 0 < store.stat(more).expires_in <= 50
+
+
+def test_a_removal_waits_for_leases():
+    with store_of("local") as store:
+        held = [store.get(store.put("k", BATCH))]
+        threading.Timer(0.05, held.clear).start()
+        assert store.remove("k", wait=50)
 
 
 def test_evictable():
@@ -322,11 +332,12 @@ def test_words_that_are_no_option():
             lambda: store.get_many([ref], verfy="all"),
             lambda: store.select(ref, "ids", verfy="all"),
             lambda: store.select_parts(ref, "ids", verfy="all"),
+            lambda: packbuf.Ledger(store).get(ref, verfy="all"),
         ):
             with pytest.raises(TypeError, match="no option verfy: they are .*verify"):
                 call()
         assert store.get("k").ref == ref, "nothing was put"
-        for call in (lambda: store.get(ref, timeout="3"), lambda: store.get(ref, timeout=-1), lambda: store.put("k", BATCH, ttl="3"), lambda: packbuf.connect("local:", timeout=math.nan)):
+        for call in (lambda: store.get(ref, timeout="3"), lambda: store.get(ref, timeout=-1), lambda: store.put_bytes("k", b"", timeout=-1), lambda: packbuf.Ledger(store).adopt(ref, timeout=-1), lambda: store.put("k", BATCH, ttl="3"), lambda: packbuf.connect("local:", timeout=math.nan)):
             with pytest.raises(packbuf.Error, match="a number of seconds, 0 or more") as caught:
                 call()
             assert caught.value.code == Status.INVALID_ARGUMENT
@@ -404,6 +415,13 @@ def test_only_what_is_wanted_moves():
             chosen.view.verify("all")
         with pytest.raises(packbuf.Error):
             chosen.view.detach()
+        ledger = packbuf.Ledger(store)
+        ledger.adopt(ref)
+        for select in (store.select, ledger.select):  # what lies between is better read along
+            before = store.counters()["bytes_moved"]
+            held = select(ref, "f3", [0, 255], gap=1 << 20)
+            assert store.counters()["bytes_moved"] - before >= 256 * 256 * 8
+            del held
 
 
 def test_selections(store):
@@ -448,6 +466,8 @@ def test_appended(store):
     assert [part.numpy()["x"].tolist() for part in parts] == [[2], [3], [4]]
     with pytest.raises(packbuf.WrongType):
         store.select(third, "x")
+    with pytest.raises(packbuf.Error, match="LIMIT"):
+        store.get(third, limits={"rows": 4})  # a limit of the whole, whose parts are smaller
     fields = store.append(first, {"reward": [0.5, 1.5]}, by="fields", **token)
     assert store.get(fields).rows() == [{"x": 1, "t": "a", "reward": 0.5}, {"x": 2, "t": "b", "reward": 1.5}]
     with pytest.raises(packbuf.Error) as caught:

@@ -78,6 +78,20 @@ def test_nested_tensors(torch, layout, name):
 def test_jagged_tensors_with_holes(torch):
     holes = torch.nested.nested_tensor_from_jagged(torch.arange(8), torch.tensor([0, 4, 8]), torch.tensor([2, 3]))
     assert same([torch.tensor([0, 1]), torch.tensor([4, 5, 6])], opened({"x": holes})["x"].tolist())
+    values = torch.arange(12).reshape(2, 6).t()  # not contiguous
+    turned = torch.nested.nested_tensor_from_jagged(values, torch.tensor([0, 2, 6]))
+    assert same([values[:2], values[2:]], opened({"x": turned})["x"].tolist())
+
+
+def test_cells_are_aligned_and_their_own(torch):
+    packed = packbuf.pack({"x": [torch.arange(3), torch.arange(2)], "b": [torch.ones(3).bfloat16(), torch.ones(2).bfloat16()]})
+    view = packbuf.open(memoryview(b"?" + packed)[1:], tensors="shared")
+    cell = view["x"][0]
+    assert cell.data_ptr() % 8 == 0 and cell.tolist() == [0, 1, 2]
+    view = packbuf.open(memoryview(bytearray(packed)))
+    for name in ("x", "b"):
+        view[name][0].fill_(7)
+    assert view["x"][0].tolist() == [0, 1, 2] and view["b"][0].tolist() == [1, 1, 1]
 
 
 def test_absent_rows(torch):
@@ -87,6 +101,7 @@ def test_absent_rows(torch):
     assert view["x"].torch(fill=0).tolist() == [1, 0, 3]
     assert [row.tolist() for row in view["r"].torch(fill=0).unbind()] == [[], [1, 2], [3]]
     assert [tuple(row.shape) for row in view["m"].torch(fill=0).unbind()] == [(2, 3), (0, 3), (1, 3)]
+    assert view["m"].torch([]).numel() == 0
 
 
 def test_jagged_out(torch):
