@@ -369,6 +369,9 @@ class View(_exchange.Arrow, Mapping[str, Field]):
         for path in dict.fromkeys((escaped, name)):
             with contextlib.suppress(NotFound):
                 return Field(self, self._core.find(0, path))
+        for field in self._top(0) if "\0" in name else ():  # which no path has, but a stranger's field may
+            if field.name == name:
+                return field
         raise error_of(Status.NOT_FOUND, f"no column has this path; {self._known(self)}", path=name)
 
     def _known(self, names: Iterable[str]) -> str:

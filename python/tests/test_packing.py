@@ -295,6 +295,7 @@ def test_vectors_of_the_spec():
     cells, unsupported, rules = 0, set(), set()
     for path in valid:
         view = packbuf.open(path, verify="all", tensors="numpy")
+        assert [field.name for field in view.values()] == list(view), path.stem
         for field in view.columns if view._core.kind == 1 else ():
             try:
                 cells += len(field.tolist())
